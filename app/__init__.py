@@ -1,0 +1,1 @@
+"""The app, and the command line: the two doors of the house."""

@@ -1,0 +1,184 @@
+"""What has been computed once: the only file with `st.cache_*`.
+
+Every cached function takes one hashable key. Streamlit hashes large arrays by a fixed random sample and joins
+arguments without a boundary, so two different traces could share an entry: a key is a tuple of names and
+numbers that says where the trace is, what it holds (its digest), what was asked, and which versions answer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+import xarray as xr
+
+from app.runs import Run, find_runs, places
+from routing import RoutingTrace, Selection
+
+__all__ = ["Question", "answer", "answer_over", "run_of", "runs", "trace_of"]
+
+T = TypeVar("T")
+
+# Libraries whose versions decide a result.
+_DECIDING = ("routescope", "numpy", "pandas", "scipy", "scikit-learn", "numba", "umap-learn")
+# umap and numba's work queue share a process-wide thread pool that two sessions must not enter at once.
+_ONE_AT_A_TIME = threading.Lock()
+# The traces that sessions hold open, so that an answer need not open them again; none is kept alive by this.
+_TRACES: weakref.WeakValueDictionary[str, RoutingTrace] = weakref.WeakValueDictionary()
+
+
+class TraceKey(NamedTuple):
+    """A trace on disk: where it is, and what changes when it does."""
+
+    path: str
+    stamp: tuple[int, int]
+
+
+class Question(NamedTuple):
+    """What is asked of which traces.
+
+    Attributes:
+        function: dotted name of the function that answers.
+        traces: name, place and digest of each trace; one, or the snapshots of a series.
+        within: query of the selection that narrows the trace, sorted.
+        options: keyword arguments, sorted.
+        versions: of the libraries that decide the answer.
+    """
+
+    function: str
+    traces: tuple[tuple[str, str, str], ...]
+    within: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str, Any], ...]
+    versions: tuple[tuple[str, str], ...]
+
+
+def runs() -> tuple[Run, ...]:
+    """Every trace that can be shown now; the disk is looked at again every few seconds."""
+    return _found(tuple(str(place) for place in places()))
+
+
+def run_of(trace: RoutingTrace) -> Run | None:
+    """The run that a trace was opened from, None for a trace in memory."""
+    return next((run for run in runs() if run.path == str(trace.path)), None)
+
+
+def trace_of(run: Run) -> RoutingTrace:
+    """The run's trace, opened once for all sessions.
+
+    Raises:
+        TraceError: the folder holds no trace that we can read.
+    """
+    return _opened(TraceKey(run.path, run.stamp))
+
+
+def answer(
+    trace: RoutingTrace, function: Callable[..., T], *, within: Selection | None = None, **options: Any
+) -> T:
+    """What `function(trace, **options)` gives, computed once for all sessions. Read it, never write into it.
+
+    Args:
+        trace: as `trace_of` opened it.
+        function: a function of a module, whose first argument is a trace.
+        within: narrows the trace to these tasks, layers and prompts first.
+        options: keyword arguments, hashable.
+    """
+    return _answered(_question(function, {"": trace}, within, options))
+
+
+def answer_over(traces: Mapping[str, RoutingTrace], function: Callable[..., T], **options: Any) -> T:
+    """As `answer`, for a function whose first argument maps names to traces."""
+    return _answered(_question(function, traces, None, options))
+
+
+def _question(
+    function: Callable[..., Any],
+    traces: Mapping[str, RoutingTrace],
+    within: Selection | None,
+    options: Mapping[str, Any],
+) -> Question:
+    narrow = within.to_query() if within is not None else {}
+    kept = {name: text for name, text in narrow.items() if name in ("tasks", "layers", "prompts")}
+    for trace in traces.values():
+        _TRACES[trace.digest] = trace
+    return Question(
+        function=f"{function.__module__}:{function.__qualname__}",
+        traces=tuple((str(name), str(trace.path), trace.digest) for name, trace in traces.items()),
+        within=tuple(sorted(kept.items())),
+        options=tuple(sorted(options.items())),
+        versions=_versions(),
+    )
+
+
+@st.cache_data(ttl=3, max_entries=8, show_spinner=False)
+def _found(key: tuple[str, ...]) -> tuple[Run, ...]:
+    return find_runs(key)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _opened(key: TraceKey) -> RoutingTrace:
+    from routing import open_trace
+
+    return open_trace(key.path)
+
+
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _answered(question: Question) -> Any:
+    module, _, name = question.function.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    traces = {name: _known(path, digest) for name, path, digest in question.traces}
+    options = dict(question.options)
+    with _ONE_AT_A_TIME:
+        if list(traces) != [""]:
+            return _read_only(function(traces, **options))
+        trace = traces[""]
+        if question.within:
+            trace = trace.select(Selection.from_query(dict(question.within), trace))
+        return _read_only(function(trace, **options))
+
+
+def _known(path: str, digest: str) -> RoutingTrace:
+    trace = _TRACES.get(digest)
+    return trace if trace is not None else _opened(TraceKey(path, (0, 0)))
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    return tuple((name, _version(name)) for name in _DECIDING)
+
+
+def _version(name: str) -> str:
+    if name not in _VERSIONS:
+        try:
+            _VERSIONS[name] = version(name)
+        except PackageNotFoundError:
+            _VERSIONS[name] = "not installed"
+    return _VERSIONS[name]
+
+
+_VERSIONS: dict[str, str] = {}
+
+
+def _read_only(result: Any) -> Any:
+    """The result with its arrays locked: `cache_resource` hands every session the same object."""
+    if isinstance(result, np.ndarray):
+        result.setflags(write=False)
+    elif isinstance(result, xr.DataArray):
+        _lock(result.variable)
+    elif isinstance(result, xr.Dataset):
+        for variable in result.data_vars.values():
+            _lock(variable.variable)
+    elif isinstance(result, (tuple, list)) and not isinstance(result, pd.DataFrame):
+        for part in result:
+            _read_only(part)
+    return result
+
+
+def _lock(variable: xr.Variable) -> None:
+    if isinstance(variable.data, np.ndarray) and variable.data.flags.owndata:
+        variable.data.setflags(write=False)

@@ -1,0 +1,1 @@
+"""What Streamlit cannot draw or hear by itself."""

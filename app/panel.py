@@ -1,0 +1,111 @@
+"""A figure as the app shows it: title, picture, a sentence of reading, its numbers and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from app.components.plot_bridge import Click, plot_bridge
+from app.definitions import definition_of
+from figures.theme import Mode
+
+__all__ = ["empty", "mode", "panel"]
+
+_SHOWN_ROWS = 5000
+_CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+}
+
+
+def mode() -> Mode:
+    """Which of our two looks the user's theme asks for."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def panel(
+    title: str,
+    figure: go.Figure,
+    *,
+    key: str,
+    reading: str,
+    table: Callable[[], pd.DataFrame],
+    definitions: Sequence[str] = (),
+    on_click: Callable[[Click], None] | None = None,
+    controls: Callable[[], None] | None = None,
+) -> None:
+    """Show a figure with everything that belongs to it.
+
+    Args:
+        title: what the picture shows, as a noun phrase.
+        figure: the picture.
+        key: of the chart, unique in the app; also the name of the files it is saved to.
+        reading: a sentence that follows the data, under the picture.
+        table: gives the numbers of the picture; called when the reader asks for them.
+        definitions: headings of docs/metrics.md behind the numbers.
+        on_click: called with a clicked cell or point before the page runs again.
+        controls: draws the panel's own widgets, between title and picture.
+    """
+    with st.container(key=f"panel_{key}", gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"#### {title}", width="stretch")
+            _definitions_popover(definitions, key=key)
+            _data_popover(table, key=key)
+        if controls is not None:
+            controls()
+        config = _CONFIG | {"toImageButtonOptions": {"format": "png", "scale": 3, "filename": key}}
+        st.plotly_chart(figure, key=key, theme=None, config=config, alt=f"{title}. {reading}")
+        if on_click is not None:
+            plot_bridge(target=key, on_click=on_click)
+        st.markdown(reading)
+
+
+def empty(what: str, remedy: str) -> None:
+    """Say what is not there, and what would bring it."""
+    st.info(f"{what} {remedy}", icon=":material/info:")
+
+
+def _definitions_popover(names: Sequence[str], *, key: str) -> None:
+    texts = [text for name in names if (text := definition_of(name))]
+    if texts:
+        with st.popover(
+            "Definition",
+            icon=":material/function:",
+            type="tertiary",
+            key=f"definition_{key}",
+            width="content",
+        ):
+            st.markdown("\n\n".join(texts))
+
+
+def _data_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
+    popover = st.popover(
+        "Data",
+        icon=":material/table:",
+        type="tertiary",
+        key=f"data_{key}",
+        on_change="rerun",
+        width="content",
+    )
+    # A closed popover would still compute and send its table.
+    if not popover.open:
+        return
+    with popover:
+        rows = table()
+        shown = rows.head(_SHOWN_ROWS)
+        if len(rows) > len(shown):
+            st.caption(f"The first {len(shown):,} of {len(rows):,} rows; the file holds all of them.")
+        st.dataframe(shown, hide_index=True, height=min(420, 38 + 35 * max(1, len(shown))))
+        st.download_button(
+            "Download CSV",
+            data=lambda: rows.to_csv(index=False).encode("utf-8"),
+            file_name=f"{key}.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            key=f"csv_{key}",
+            on_click="ignore",
+        )

@@ -1,0 +1,244 @@
+"""The frame around every view: navigation, the header bar, the calm error box."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+import streamlit as st
+
+from app import cache, state
+from app.runs import RUNS_VARIABLE, Run
+from app.views.page import Render, View, what_is_missing
+from routing import RoutingError, RoutingTrace, Selection, expert_name
+
+__all__ = ["VIEWS", "main"]
+
+_HERE = Path(__file__).parent
+
+
+def _view(module: str) -> Render:
+    render: Render = import_module(f"app.views.{module}").render
+    return render
+
+
+VIEWS = (
+    View(
+        title="Overview",
+        question="What was recorded, is it trustworthy, what stands out?",
+        url="overview",
+        icon=":material/dashboard:",
+        load=partial(_view, "overview"),
+    ),
+    View(
+        title="Tasks",
+        question="Which experts serve which tasks?",
+        url="tasks",
+        icon=":material/grid_on:",
+        load=partial(_view, "tasks"),
+    ),
+    View(
+        title="Load",
+        question="Who does the work, where is it unbalanced, and for which tasks?",
+        url="load",
+        icon=":material/balance:",
+        load=partial(_view, "load"),
+    ),
+    View(
+        title="Map",
+        question="What is routed alike?",
+        url="map",
+        icon=":material/scatter_plot:",
+        load=partial(_view, "map"),
+    ),
+    View(
+        title="Tokens",
+        question="What happened to this text?",
+        url="tokens",
+        icon=":material/segment:",
+        load=partial(_view, "tokens"),
+        needs=("assignments",),
+    ),
+)
+
+
+def main() -> None:
+    """Draw the app once; Streamlit calls this again at every interaction."""
+    st.set_page_config(page_title="RouteScope", page_icon=str(_HERE / "icon.png"), layout="wide")
+    st.html(_HERE / "shell.css")
+    pages = {
+        view.url: st.Page(
+            partial(_show, view),
+            title=view.title,
+            icon=view.icon,
+            url_path=view.url,
+            default=view is VIEWS[0],
+        )
+        for view in VIEWS
+    }
+    chosen = st.navigation(list(pages.values()), position="hidden")
+    with st.sidebar:
+        st.markdown("### RouteScope")
+        for view in VIEWS:
+            st.page_link(pages[view.url], query_params=state.link_query(), width="stretch")
+    chosen.run()
+
+
+def _show(view: View) -> None:
+    try:
+        runs = cache.runs()
+        if not runs:
+            _welcome()
+            return
+        run = _run_of(runs)
+        trace = cache.trace_of(run)
+        looked = state.look(trace)
+        _header(runs, run, trace, looked.selection)
+        if looked.problem:
+            st.warning(
+                f"This link asks for more than the run holds. {looked.problem}", icon=":material/link_off:"
+            )
+        st.title(view.question, anchor=False)
+        if missing := what_is_missing(view, trace):
+            st.info(missing, icon=":material/info:")
+            return
+        view.load()(trace, looked.selection)
+    except RoutingError as error:
+        st.error(str(error), icon=":material/error:")
+        for note in getattr(error, "__notes__", ()):
+            st.caption(note)
+
+
+def _run_of(runs: tuple[Run, ...]) -> Run:
+    asked = state.option("run")
+    by_name = {run.name: run for run in runs}
+    if asked is not None and asked not in by_name:
+        st.warning(
+            f"There is no run named {asked!r} here; this is {runs[0].name!r}.", icon=":material/link_off:"
+        )
+    return by_name.get(asked or "", runs[0])
+
+
+def _header(runs: tuple[Run, ...], run: Run, trace: RoutingTrace, selection: Selection) -> None:
+    with st.container(key="header", gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            with st.container(width=340):
+                state.choose(
+                    "Run",
+                    [each.name for each in runs],
+                    name="run",
+                    kind="select",
+                    label_visibility="collapsed",
+                )
+            _task_filter(trace, selection)
+            _layer_filter(trace, selection)
+            if trace.provenance.note:
+                _badge(trace.provenance.note)
+        _chips(selection)
+
+
+def _badge(note: str) -> None:
+    synthetic = "synthetic" in note.lower()
+    st.badge(
+        "synthetic data" if synthetic else "note",
+        icon=":material/science:" if synthetic else ":material/sticky_note_2:",
+        color="orange" if synthetic else "gray",
+        help=note,
+    )
+
+
+def _task_filter(trace: RoutingTrace, selection: Selection) -> None:
+    n_chosen = len(selection.tasks)
+    label = f"Tasks · {n_chosen} of {len(trace.tasks)}" if n_chosen else f"Tasks · all {len(trace.tasks)}"
+    by_type: dict[str, list[str]] = {}
+    for task, kind in trace.task_types.items():
+        by_type.setdefault(kind or "other", []).append(task)
+    with st.popover(label, icon=":material/filter_alt:", key="filter_tasks"):
+        for kind, tasks in by_type.items():
+            others = tuple(task for task in selection.tasks if task not in tasks)
+
+            def chosen(picked: tuple[str, ...], others: tuple[str, ...] = others) -> None:
+                together = {*others, *picked}
+                ordered = tuple(task for task in trace.tasks if task in together)
+                state.select(replace(selection, tasks=ordered))
+
+            state.choose_several(kind, tasks, key=f"tasks_{kind}", chosen=selection.tasks, on_change=chosen)
+
+
+def _layer_filter(trace: RoutingTrace, selection: Selection) -> None:
+    n_chosen = len(selection.layers)
+    label = f"Layers · {n_chosen} of {len(trace.layers)}" if n_chosen else f"Layers · all {len(trace.layers)}"
+
+    def chosen(picked: tuple[str, ...]) -> None:
+        state.select(replace(selection, layers=picked))
+
+    with st.popover(label, icon=":material/layers:", key="filter_layers"):
+        state.choose_several(
+            "Layers",
+            trace.layers,
+            key="layers",
+            chosen=selection.layers,
+            on_change=chosen,
+            label_visibility="collapsed",
+        )
+
+
+def _chips(selection: Selection) -> None:
+    chips: list[tuple[str, Selection]] = []
+    for task in selection.tasks:
+        chips.append((task, replace(selection, tasks=_without(selection.tasks, task))))
+    for layer in selection.layers:
+        chips.append((layer, replace(selection, layers=_without(selection.layers, layer))))
+    for expert in selection.experts:
+        chips.append((expert_name(*expert), replace(selection, experts=_without(selection.experts, expert))))
+    for prompt in selection.prompts:
+        chips.append((prompt, replace(selection, prompts=_without(selection.prompts, prompt))))
+    if selection.focus is not None:
+        place = "" if selection.focus.position is None else f" @ {selection.focus.position}"
+        chips.append((f"{selection.focus.prompt}{place}", replace(selection, focus=None)))
+    if not chips:
+        return
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center", key="chips"):
+        for number, (text, rest) in enumerate(chips[:_MOST_CHIPS]):
+            st.button(
+                f"{_plain(text)} ✕",
+                key=f"chip_{number}",
+                help=f"Take {_plain(text)} out of the selection",
+                on_click=state.select,
+                args=(rest,),
+            )
+        if len(chips) > _MOST_CHIPS:
+            st.caption(f"and {len(chips) - _MOST_CHIPS} more", width="content")
+        st.button(
+            "Clear",
+            key="clear",
+            type="tertiary",
+            icon=":material/close:",
+            on_click=state.select,
+            args=(Selection(),),
+        )
+
+
+_MOST_CHIPS = 12
+
+
+def _without(items: tuple, item: object) -> tuple:
+    return tuple(each for each in items if each != item)
+
+
+def _plain(text: str) -> str:
+    """Text for a Markdown label: shown as it is, however it is spelled."""
+    return "".join(
+        f"\\{character}" if character in r"\`*_{}[]()#+-.!:<>~|$&" else character for character in text
+    )
+
+
+def _welcome() -> None:
+    st.title("No run to show yet", anchor=False)
+    st.markdown("Record one, and reload this page. With the sample model and the sample tasks:")
+    st.code("make app", language="bash")
+    st.markdown("With a model of your own, from a folder or a hub name:")
+    st.code("routescope record MODEL --tasks TASKS --out runs/first", language="bash")
+    st.caption(f"Runs are looked for in ./runs, or where {RUNS_VARIABLE} points.")

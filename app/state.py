@@ -1,0 +1,238 @@
+"""What the user looks at, kept in the URL: a link reproduces the screen.
+
+The only file that touches `st.session_state` and `st.query_params`. The URL is the one source: each widget is
+set from it before it is drawn, and writes to it in its callback, before the page runs again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from routing import RoutingTrace, Selection, SelectionError
+
+__all__ = [
+    "Looked",
+    "choose",
+    "choose_several",
+    "component_state",
+    "link_query",
+    "look",
+    "option",
+    "position",
+    "select",
+    "set_options",
+    "toggle",
+]
+
+T = TypeVar("T")
+
+# Names that belong to the Selection, whatever the trace; everything else in the URL is an option of a view.
+SELECTION_NAMES = ("tasks", "layers", "experts", "prompts", "focus")
+_LAST_WRITE = "_last_write"
+# A click made before the browser has shown the previous one's URL arrives with the URL of before.
+_STALE_SECONDS = 0.6
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the URL asks for, as far as the trace holds it.
+
+    Attributes:
+        selection: what the trace holds of it.
+        problem: a sentence on what it does not hold, None where all is well.
+    """
+
+    selection: Selection
+    problem: str | None = None
+
+
+def option(name: str, default: str | None = None) -> str | None:
+    """The value of one name in the URL.
+
+    Returns:
+        the text as it stands there, `default` where the URL does not name it.
+    """
+    return _query().get(name, default)
+
+
+def look(trace: RoutingTrace) -> Looked:
+    """The selection that the URL asks for.
+
+    A link to what another run holds must not be a dead end: what this trace lacks is left out, and said.
+    """
+    asked = {name: value for name, value in _query().items() if name in SELECTION_NAMES}
+    try:
+        return Looked(Selection.from_query(asked, trace))
+    except SelectionError as error:
+        return Looked(Selection.from_query(asked, trace, missing="drop"), str(error))
+
+
+def select(selection: Selection) -> None:
+    """Make this what the user looks at; for callbacks, before the page runs again."""
+    asked = selection.to_query()
+    _write({name: asked.get(name) for name in SELECTION_NAMES})
+
+
+def set_options(**options: str | None) -> None:
+    """Write options of a view into the URL, None taking one out; for callbacks."""
+    _write(options)
+
+
+def link_query(selection: Selection | None = None, **options: str | None) -> dict[str, str]:
+    """The query of a link to another view of this run.
+
+    Args:
+        selection: what the link selects; what is selected now, where it is None.
+        options: names of the URL to set, or with None to take out.
+
+    Returns:
+        name → value, for `st.page_link`.
+    """
+    query = _query()
+    if selection is not None:
+        query = {name: value for name, value in query.items() if name not in SELECTION_NAMES}
+        query |= selection.to_query()
+    query |= {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in query.items() if options.get(name, value) is not None}
+
+
+def choose(
+    label: str,
+    choices: Sequence[T],
+    *,
+    name: str,
+    default: T | None = None,
+    text: Callable[[T], str] = str,
+    shown: Callable[[T], str] | None = None,
+    kind: str = "segmented",
+    help: str | None = None,  # noqa: A002 (Streamlit's word)
+    label_visibility: str = "visible",
+) -> T:
+    """One of a few choices, kept in the URL under `name`.
+
+    Args:
+        label: what the choice is about.
+        choices: what there is to choose from, at least one.
+        name: name in the URL, one for each choice of the app.
+        default: what holds where the URL says nothing; the first choice where it is None.
+        text: a choice as the URL writes it.
+        shown: a choice as the page writes it; as the URL does, where it is None.
+        kind: "segmented" for up to five choices side by side, "select" for a list.
+        help: what to know before choosing.
+        label_visibility: "visible", "hidden" or "collapsed".
+
+    Returns:
+        the choice; the default where the URL names none that exists.
+    """
+    fallback = choices[0] if default is None else default
+    by_text = {text(choice): choice for choice in choices}
+    value = by_text.get(_query().get(name, ""), fallback)
+    key = f"choice_{name}"
+
+    def changed() -> None:
+        picked = st.session_state[key]
+        _write({name: None if picked is None or picked == fallback else text(picked)})
+
+    _seed(key, value)
+    common: dict[str, Any] = {
+        "key": key,
+        "on_change": changed,
+        "format_func": shown or text,
+        "help": help,
+        "label_visibility": label_visibility,
+    }
+    if kind == "segmented":
+        st.segmented_control(label, list(choices), required=True, **common)
+    else:
+        st.selectbox(label, list(choices), **common)
+    return value
+
+
+def choose_several(
+    label: str,
+    choices: Sequence[str],
+    *,
+    key: str,
+    chosen: Iterable[str],
+    on_change: Callable[[tuple[str, ...]], None],
+    shown: Callable[[str], str] = str,
+    label_visibility: str = "visible",
+) -> None:
+    """Pills, any number of which may be on; what is on is decided by the caller, from the URL.
+
+    Args:
+        label: what the choice is about.
+        choices: what there is to choose from.
+        key: of this widget.
+        chosen: which of them are on.
+        on_change: called with those that are on after a click.
+        shown: a choice as the page writes it.
+        label_visibility: "visible", "hidden" or "collapsed".
+    """
+    on = [choice for choice in choices if choice in set(chosen)]
+    _seed(key, on)
+    st.pills(
+        label,
+        list(choices),
+        selection_mode="multi",
+        key=key,
+        format_func=shown,
+        label_visibility=label_visibility,
+        on_change=lambda: on_change(tuple(st.session_state[key])),
+    )
+
+
+def toggle(label: str, *, name: str, default: bool = False, help: str | None = None) -> bool:  # noqa: A002
+    """A switch, kept in the URL under `name` as "1" or "0"."""
+    value = _query().get(name, "1" if default else "0") == "1"
+    key = f"toggle_{name}"
+
+    def changed() -> None:
+        on = bool(st.session_state[key])
+        _write({name: None if on == default else str(int(on))})
+
+    _seed(key, value)
+    st.toggle(label, key=key, on_change=changed, help=help)
+    return value
+
+
+def component_state(key: str, name: str) -> Any:
+    """What a component of the page last told us under one name, None where it said nothing."""
+    value = st.session_state.get(key)
+    return value.get(name) if value else None
+
+
+def position(key: str, value: Any) -> int:
+    """A number that grows when `value` is not the last run's: how a component tells news from echoes."""
+    slot = f"_revision_{key}"
+    number, last = st.session_state.get(slot, (0, None))
+    if number == 0 or last != value:
+        number += 1
+        st.session_state[slot] = (number, value)
+    return int(number)
+
+
+def _query() -> dict[str, str]:
+    seen = dict(st.query_params)
+    before, after, when = st.session_state.get(_LAST_WRITE, (None, None, 0.0))
+    stale = before is not None and seen == before and time.monotonic() - when < _STALE_SECONDS
+    return dict(after) if stale else seen
+
+
+def _write(changes: Mapping[str, str | None]) -> None:
+    before = _query()
+    after = {name: value for name, value in (before | dict(changes)).items() if value}
+    if after == before:
+        return
+    st.session_state[_LAST_WRITE] = (before, after, time.monotonic())
+    st.query_params.from_dict(after)
+
+
+def _seed(key: str, value: Any) -> None:
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
