@@ -1,0 +1,185 @@
+"""HyperMoE against a slow, literal version of its equations."""
+
+import itertools
+
+import pytest
+import torch
+
+from moe_models.hypermoe import (
+    HyperExpert,
+    HyperMoeConfig,
+    HyperMoeForCausalLM,
+    HyperMoeSwitchConfig,
+    HyperMoeSwitchForConditionalGeneration,
+    overridden_selection,
+)
+
+SMALL = {"vocab_size": 48, "num_experts": 5, "adapter_dim": 4, "expert_embedding_dim": 6, "process_dim": 7}
+SMALL |= {
+    "hypernetwork_input_dim": 8,
+    "layer_embedding_dim": 3,
+    "hypernetwork_bottleneck": 9,
+    "pad_token_id": 0,
+}
+
+
+def decoder(conditioning="unselected", **changes):
+    torch.manual_seed(0)
+    config = HyperMoeConfig(
+        **SMALL | changes, conditioning=conditioning, hidden_size=16, intermediate_size=8, num_hidden_layers=2,
+        num_attention_heads=2, num_experts_per_tok=2, max_position_embeddings=32, eos_token_id=1,
+    )  # fmt: skip
+    return waken(HyperMoeForCausalLM(config)).eval()
+
+
+def switch(conditioning="unselected", **changes):
+    torch.manual_seed(0)
+    config = HyperMoeSwitchConfig(
+        **SMALL | changes, conditioning=conditioning, d_model=16, d_kv=8, d_ff=12, num_layers=2, num_decoder_layers=2,
+        num_sparse_encoder_layers=1, num_sparse_decoder_layers=1, num_heads=2, dropout_rate=0.0,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    return waken(HyperMoeSwitchForConditionalGeneration(config)).eval()
+
+
+def waken(model):
+    """Generator heads start near zero; a test of what they do needs them to do something."""
+    for name, parameter in model.named_parameters():
+        if "hypernetwork" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def literal_hyper_expert(part: HyperExpert, x: torch.Tensor, selected: list[int]) -> torch.Tensor:
+    """Equations (A) to (C), for one token."""
+    table = part.selection.expert_embedding.weight
+    s = sum((table[n] for n in range(len(table)) if n not in selected), torch.zeros(table.shape[1]))
+    w1, w2 = part.selection.process[0], part.selection.process[2]
+    q = w2.weight @ torch.relu(w1.weight @ s + w1.bias) + w2.bias
+    network = part.hypernetwork
+    c = torch.cat([q, network.layer_embedding.weight[part.layer]])
+    g = torch.relu(network.trunk.weight @ c + network.trunk.bias)
+    d, a = network.sizes.hidden, network.sizes.adapter
+    down = (network.down.weight @ g + network.down.bias).reshape(d, a)
+    up = (network.up.weight @ g + network.up.bias).reshape(a, d)
+    bias_down = network.bias_down.weight @ g + network.bias_down.bias
+    bias_up = network.bias_up.weight @ g + network.bias_up.bias
+    return torch.relu(x @ down + bias_down) @ up + bias_up
+
+
+def parts(model):
+    return [module for module in model.modules() if isinstance(module, HyperExpert)]
+
+
+def test_the_hyper_expert_is_its_equations_token_by_token():
+    part = parts(decoder())[1]
+    x, index = torch.randn(6, 16), torch.tensor([[0, 1], [1, 0], [2, 4], [4, 3], [0, 1], [3, 2]])
+    want = torch.stack([literal_hyper_expert(part, x[t], index[t].tolist()) for t in range(6)])
+    torch.testing.assert_close(part(x, index), want)
+
+
+def test_the_order_of_the_selected_experts_does_not_matter_and_each_set_is_generated_once():
+    part = parts(decoder())[0]
+    sets, which = part.distinct_sets(torch.tensor([[3, 1], [1, 3], [0, 4]]))
+    assert sorted(map(tuple, sets.tolist())) == [(0, 4), (1, 3)]
+    assert which[0] == which[1] != which[2]
+
+
+def test_a_sparse_block_adds_the_hyper_expert_without_a_weight():
+    block = decoder().model.layers[0].mlp
+    x = torch.randn(1, 5, 16)
+    _, weights, index = block.gate(x.view(5, 16))
+    want = block.experts(x.view(5, 16), index, weights) + block.hyper_expert(x.view(5, 16), index)
+    torch.testing.assert_close(block(x), want.view_as(x))
+
+
+def test_switch_scales_only_the_expert_by_the_probability():
+    mlp = switch().encoder.block[1].layer[-1].mlp
+    x = torch.randn(1, 4, 16)
+    probabilities = torch.softmax(x[0] @ mlp.router.classifier.weight.T, dim=-1)
+    want = torch.stack([
+        probabilities[t].max() * mlp.experts[f"expert_{int(probabilities[t].argmax())}"](x[0, t])
+        + literal_hyper_expert(mlp.hyper_expert, x[0, t], [int(probabilities[t].argmax())])
+        for t in range(4)
+    ])  # fmt: skip
+    torch.testing.assert_close(mlp(x)[0], want)
+
+
+def test_a_token_over_capacity_keeps_its_hyper_expert():
+    mlp = switch(expert_capacity=1).encoder.block[1].layer[-1].mlp
+    x = torch.randn(1, 1, 16).expand(1, 3, 16).contiguous()  # three equal tokens want the same expert
+    expert = int((x[0, 0] @ mlp.router.classifier.weight.T).argmax())
+    out = mlp(x)[0]
+    only_hyper = literal_hyper_expert(mlp.hyper_expert, x[0, 1], [expert])
+    torch.testing.assert_close(out[1], only_hyper)
+    torch.testing.assert_close(out[2], only_hyper)
+    assert not torch.allclose(out[0], only_hyper)
+
+
+def test_at_top_1_selection_embeddings_and_selected_experts_are_one_to_one():
+    # With k = 1 the embedding is (sum of all) - (the selected): N distinct ones a layer, whatever the data.
+    part = parts(switch())[0]
+    raw = part.selection.raw(torch.arange(5)[:, None])
+    total = part.selection.expert_embedding.weight.sum(dim=0)
+    torch.testing.assert_close(total - raw, part.selection.expert_embedding.weight)
+
+
+def test_adapters_from_weights_alone_are_those_of_a_run():
+    model = decoder()
+    part, seen = parts(model)[0], []
+    keep = part.register_forward_pre_hook(lambda _, args: seen.append(args[1]))
+    model(torch.randint(2, 48, (2, 9)))
+    keep.remove()
+    sets, _ = part.distinct_sets(torch.cat(seen))
+    every = torch.tensor(list(itertools.combinations(range(5), 2)))
+    table = {tuple(s.tolist()): row for s, row in zip(every, part.generate(every).flat(), strict=True)}
+    torch.testing.assert_close(part.generate(sets).flat(), torch.stack([table[tuple(s.tolist())] for s in sets]))
+
+
+@pytest.mark.parametrize("make", [decoder, switch])
+def test_training_starts_from_the_plain_model(make):
+    torch.manual_seed(0)
+    config = make().config
+    fresh = type(make())(config).eval()
+    inputs = {"input_ids": torch.randint(2, 48, (2, 6))}
+    if config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    with overridden_selection(fresh, "skip"):
+        plain = fresh(**inputs).logits
+    assert (fresh(**inputs).logits - plain).abs().max() < 0.05 * plain.abs().max()
+
+
+@pytest.mark.parametrize("make", [decoder, switch])
+def test_saving_and_loading_changes_nothing(make, tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path).eval()
+    ids = torch.randint(2, 48, (2, 6))
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
+    torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
+    assert again.generate(ids, max_new_tokens=3, do_sample=False).shape[0] == 2
+
+
+@pytest.mark.parametrize("override", ["shifted", "mean", "zero", "skip"])
+def test_an_overridden_selection_changes_the_output_and_leaves_again(override):
+    model, ids = decoder(), torch.randint(2, 48, (1, 8))
+    before = model(ids).logits
+    with pytest.raises(KeyError), overridden_selection(model, override):
+        assert not torch.allclose(model(ids).logits, before)
+        raise KeyError
+    torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("conditioning", ["selected", "constant", "random", "adapter", "none"])
+@pytest.mark.parametrize("make", [decoder, switch])
+def test_the_controls_train(make, conditioning):
+    model, ids = make(conditioning).train(), torch.randint(2, 48, (2, 6))
+    model(input_ids=ids, labels=ids).loss.backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any("hyper_expert" in name or "hypernetwork" in name for name in trained) == (conditioning != "none")
+    assert not any("expert_embedding" in name for name in trained) or conditioning == "selected"
+
+
+def test_an_unknown_conditioning_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match="no conditioning 'best'. Choose one of unselected"):
+        decoder("best")
