@@ -1,0 +1,70 @@
+"""Compiled loops over one chunk of a trace. Each returns integers that add up over chunks.
+
+Legend: T token, L layer, R stored rank, E expert, S slot (expert or "absent"), G group.
+
+Compiled on first call and cached on disk beside this file (or in the user's cache folder where that is read-
+only). Arguments are frozen, contiguous views, so that a mapped file and an array in memory share one
+compilation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = ["count_bytes", "count_words", "frozen"]
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array as a contiguous view that cannot be written into; copied only where it is not contiguous."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+@njit(cache=True, nogil=True)
+def count_bytes(experts_TLR, key_T, top_k_L, first_layer, n_groups, n_experts):  # type: ignore[no-untyped-def]
+    """Assignments per group, layer and slot, and routed tokens per group and layer, of one-byte ids.
+
+    Every byte has its slot, so the inner loop asks nothing; slots beyond the experts hold what was absent.
+
+    Returns:
+        (G, L, 256) uint32 and (G, L) uint32.
+    """
+    n_layers = len(top_k_L)
+    counts_GLS = np.zeros((n_groups, n_layers, 256), np.uint32)
+    routed_GL = np.zeros((n_groups, n_layers), np.uint32)
+    for token in range(len(experts_TLR)):
+        group = key_T[token]
+        if group < 0:
+            continue
+        for layer in range(n_layers):
+            ids = experts_TLR[token, first_layer + layer]
+            slots = counts_GLS[group, layer]
+            routed_GL[group, layer] += ids[0] < n_experts
+            for rank in range(top_k_L[layer]):
+                slots[ids[rank]] += 1
+    return counts_GLS, routed_GL
+
+
+@njit(cache=True, nogil=True)
+def count_words(experts_TLR, key_T, top_k_L, first_layer, n_groups, n_experts):  # type: ignore[no-untyped-def]
+    """As `count_bytes`, of wider ids: the slot after the last expert holds what was absent.
+
+    Returns:
+        (G, L, E + 1) uint32 and (G, L) uint32.
+    """
+    n_layers = len(top_k_L)
+    counts_GLS = np.zeros((n_groups, n_layers, n_experts + 1), np.uint32)
+    routed_GL = np.zeros((n_groups, n_layers), np.uint32)
+    for token in range(len(experts_TLR)):
+        group = key_T[token]
+        if group < 0:
+            continue
+        for layer in range(n_layers):
+            ids = experts_TLR[token, first_layer + layer]
+            slots = counts_GLS[group, layer]
+            routed_GL[group, layer] += ids[0] < n_experts
+            for rank in range(top_k_L[layer]):
+                slots[min(ids[rank], n_experts)] += 1
+    return counts_GLS, routed_GL
