@@ -1,0 +1,277 @@
+"""A map: points that lie near each other are routed alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+
+from figures.pieces import plotly_text, snippet
+from figures.theme import INKS, OKABE_ITO, OTHER, SEQUENTIAL, Mode, diverging_scale, finish
+
+__all__ = ["MOST_POINTS", "PointColor", "inside", "scatter"]
+
+# Beyond this a browser without a graphics card takes seconds to paint and to lasso.
+MOST_POINTS = 30_000
+_N_SAMPLED = 4_000
+_N_BINS = 220
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross", "star", "hexagon")
+_HOVER_WIDTH = 56
+_N_LONG_TOOLTIPS = 3_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointColor:
+    """What the color of a point says.
+
+    Attributes:
+        title: of the legend or color bar, with the unit.
+        values: one a point; text or categories are kinds, numbers go on a scale. Missing ones are gray.
+        colors: kind → hex color, in the order of the legend; the palette where it is None.
+        ticks: value → label of the color bar, for numbers that stand for names.
+        center: the neutral value of a diverging scale, None for a sequential one.
+    """
+
+    title: str
+    values: pd.Series
+    colors: Mapping[str, str] | None = None
+    ticks: Mapping[float, str] | None = None
+    center: float | None = None
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the values go on a scale."""
+        return pd.api.types.is_numeric_dtype(self.values) and not pd.api.types.is_bool_dtype(self.values)
+
+
+def scatter(
+    points: pd.DataFrame,
+    *,
+    color: PointColor,
+    mode: Mode,
+    axis: str = "UMAP",
+    symbols: pd.Series | None = None,
+    symbol_title: str = "",
+    labels: pd.DataFrame | None = None,
+    picked: Sequence[int] = (),
+    height: int = 620,
+) -> go.Figure:
+    """One mark a point, one trace a kind; a picture of their density where there are too many to draw.
+
+    Args:
+        points: x, y, name (bold line of the tooltip), text (lines below it).
+        color: what the color says.
+        mode: light or dark.
+        axis: name of the projection; its axes have no unit.
+        symbols: kind of each point that its shape tells; up to eight.
+        symbol_title: what the shapes tell.
+        labels: x, y, text of names to write on the map.
+        picked: rows of `points` to show at full strength; all where it is empty.
+        height: of the figure in pixels.
+
+    Returns:
+        (point) · projection coordinates · no unit, one scale for both axes; `customdata` is the row of `points`.
+    """
+    figure = go.Figure()
+    drawn = np.arange(len(points))
+    if len(points) > MOST_POINTS:
+        _add_density(figure, points, mode=mode)
+        drawn = _sample(color.values, n_points=_N_SAMPLED)
+    marker = _marker_size(len(drawn)) | {"line": {"width": 0.6, "color": INKS[mode].paper}}
+    shapes, shape_of = _shapes(symbols)
+    chosen = np.isin(np.arange(len(points)), np.asarray(picked, dtype=np.int64)) if len(picked) else None
+    groups = _number_groups(color, drawn) if color.is_numeric else _kind_groups(color, drawn)
+    for name, fill, rows in groups:
+        figure.add_scattergl(
+            x=points["x"].to_numpy(np.float32)[rows],
+            y=points["y"].to_numpy(np.float32)[rows],
+            mode="markers",
+            name=plotly_text(name),
+            showlegend=not color.is_numeric,
+            marker=marker
+            | _fill(color, fill, rows, mode=mode)
+            | ({"symbol": shapes[rows]} if shapes is not None else {}),
+            # A lasso comes back with these, whatever trace a point ended up in.
+            customdata=rows.astype(np.int32),
+            text=_hover_texts(points, rows, tooltips=len(points)),
+            hovertemplate="%{text}<extra></extra>",
+            selectedpoints=None if chosen is None else np.flatnonzero(chosen[rows]),
+            selected={"marker": {"opacity": 1.0}},
+            unselected={"marker": {"opacity": 0.16}},
+        )
+    for kind, symbol in shape_of.items():
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=plotly_text(kind),
+            marker={"symbol": symbol, "color": INKS[mode].muted, "size": 9},
+            legendgroup="symbols",
+            legendgrouptitle_text=plotly_text(symbol_title),
+        )
+    if labels is not None:
+        _add_labels(figure, labels, mode=mode)
+    return _finish(figure, color=color, mode=mode, axis=axis, height=height)
+
+
+def inside(points: pd.DataFrame, *, polygons: Sequence[tuple[Sequence[float], Sequence[float]]]) -> np.ndarray:
+    """Rows of the points that lie in any of the polygons.
+
+    Args:
+        points: x and y.
+        polygons: corners' x and y, as a lasso draws them.
+
+    Returns:
+        (picked point) · row of `points` · ascending.
+    """
+    x, y = points["x"].to_numpy(np.float64), points["y"].to_numpy(np.float64)
+    hit = np.zeros(len(points), dtype=bool)
+    for corners_x, corners_y in polygons:
+        edge_x, edge_y = np.asarray(corners_x, np.float64), np.asarray(corners_y, np.float64)
+        near = (x >= edge_x.min()) & (x <= edge_x.max()) & (y >= edge_y.min()) & (y <= edge_y.max())
+        rows = np.flatnonzero(near)
+        odd = np.zeros(len(rows), dtype=bool)
+        for x0, y0, x1, y1 in zip(edge_x, edge_y, np.roll(edge_x, -1), np.roll(edge_y, -1), strict=True):
+            crosses = (y0 > y[rows]) != (y1 > y[rows])
+            if crosses.any():
+                odd ^= crosses & (x[rows] < (x1 - x0) * (y[rows] - y0) / (y1 - y0 or np.inf) + x0)
+        hit[rows] |= odd
+    return np.flatnonzero(hit)
+
+
+def _kind_groups(color: PointColor, drawn: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+    kinds = color.values.astype("object").where(color.values.notna(), None).to_numpy()[drawn]
+    colors = color.colors
+    if colors is None:
+        names = list(dict.fromkeys(kind for kind in kinds if kind is not None))
+        colors = {name: OKABE_ITO[i] if i < len(OKABE_ITO) else OTHER for i, name in enumerate(names)}
+    groups = [(str(kind), fill, drawn[kinds == kind]) for kind, fill in colors.items()]
+    unknown = np.array([kind is None or kind not in colors for kind in kinds], dtype=bool)
+    groups.append(("none", OTHER, drawn[unknown]))
+    return [group for group in groups if len(group[2])]
+
+
+def _number_groups(color: PointColor, drawn: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+    known = color.values.notna().to_numpy()[drawn]
+    groups = [("unknown", OTHER, drawn[~known]), (color.title, "", drawn[known])]
+    return [group for group in groups if len(group[2])]
+
+
+def _fill(color: PointColor, fill: str, rows: np.ndarray, *, mode: Mode) -> dict[str, Any]:
+    if fill:
+        return {"color": fill}
+    values = color.values.to_numpy(np.float32)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    scale: Any = _point_scale(mode)
+    if color.center is not None:
+        reach = max(high - color.center, color.center - low) or 1.0
+        low, high, scale = color.center - reach, color.center + reach, diverging_scale(mode)
+    bar: dict[str, Any] = {"title": {"text": plotly_text(color.title), "side": "top"}, "thickness": 10}
+    bar |= {"lenmode": "pixels", "len": 240, "y": 1, "yanchor": "top", "outlinewidth": 0}
+    if color.ticks is not None:
+        step = max(1, len(color.ticks) // 12)
+        shown = list(color.ticks.items())[::step]
+        bar |= {
+            "tickvals": [value for value, _ in shown],
+            "ticktext": [plotly_text(name) for _, name in shown],
+        }
+    return {"color": values[rows], "cmin": low, "cmax": high, "colorscale": scale, "colorbar": bar}
+
+
+def _point_scale(mode: Mode) -> list[tuple[float, str]]:
+    """The sequential scale without the end that a small mark would lose against the page."""
+    ends = (0.0, 0.9) if mode == "light" else (0.28, 1.0)
+    steps = np.linspace(0, 1, 9)
+    colors = sample_colorscale(SEQUENTIAL, list(ends[0] + steps * (ends[1] - ends[0])))
+    return list(zip(steps.tolist(), colors, strict=True))
+
+
+def _marker_size(n_points: int) -> dict[str, float]:
+    for most, size, opacity in ((400, 10, 0.9), (2_000, 7, 0.85), (10_000, 5, 0.7)):
+        if n_points <= most:
+            return {"size": size, "opacity": opacity}
+    return {"size": 3, "opacity": 0.55}
+
+
+def _shapes(symbols: pd.Series | None) -> tuple[np.ndarray | None, dict[str, str]]:
+    if symbols is None:
+        return None, {}
+    kinds = list(dict.fromkeys(symbols.dropna()))
+    shape_of = {str(kind): _SYMBOLS[min(i, len(_SYMBOLS) - 1)] for i, kind in enumerate(kinds)}
+    return symbols.astype(str).map(shape_of).fillna("circle-open").to_numpy(dtype=object), shape_of
+
+
+def _hover_texts(points: pd.DataFrame, rows: np.ndarray, *, tooltips: int) -> np.ndarray:
+    # Tooltips are most of what is sent: thousands of points get one line instead of a paragraph.
+    names, texts = points["name"].astype(str).to_numpy(), points["text"].astype(str).to_numpy()
+    if tooltips > _N_LONG_TOOLTIPS:
+        lines = [
+            f"<b>{plotly_text(names[row])}</b><br>{plotly_text(snippet(texts[row], n_characters=60))}" for row in rows
+        ]
+        return np.array(lines, dtype=object)
+    lines = [
+        f"<b>{plotly_text(names[row], width=_HOVER_WIDTH)}</b><br>"
+        + "<br>".join(plotly_text(line[:220], width=_HOVER_WIDTH) for line in texts[row].split("\n"))
+        for row in rows
+    ]
+    return np.array(lines, dtype=object)
+
+
+def _add_density(figure: go.Figure, points: pd.DataFrame, *, mode: Mode) -> None:
+    counts, edges_x, edges_y = np.histogram2d(points["x"], points["y"], bins=_N_BINS)
+    ink = INKS[mode]
+    figure.add_heatmap(
+        z=np.where(counts.T > 0, np.log10(np.maximum(counts.T, 1)), np.nan).astype(np.float32),
+        x=((edges_x[1:] + edges_x[:-1]) / 2).astype(np.float32),
+        y=((edges_y[1:] + edges_y[:-1]) / 2).astype(np.float32),
+        colorscale=[[0, ink.grid], [1, ink.muted]],
+        showscale=False,
+        hoverinfo="skip",
+    )
+
+
+def _sample(kinds: pd.Series, *, n_points: int) -> np.ndarray:
+    """Rows of a sample in which each kind keeps its share; every n-th of the rows sorted by kind."""
+    order = np.argsort(kinds.astype(str).to_numpy(), kind="stable")
+    return np.sort(order[np.linspace(0, len(order) - 1, n_points).astype(np.int64)])
+
+
+def _add_labels(figure: go.Figure, labels: pd.DataFrame, *, mode: Mode) -> None:
+    ink = INKS[mode]
+    for label in labels.to_dict("records"):
+        figure.add_annotation(
+            x=label["x"],
+            y=label["y"],
+            text=f"<b>{plotly_text(str(label['text']))}</b>",
+            showarrow=False,
+            font={"size": 12, "color": ink.text},
+            bgcolor=ink.paper,
+            opacity=0.82,
+            borderpad=2,
+        )
+
+
+def _finish(figure: go.Figure, *, color: PointColor, mode: Mode, axis: str, height: int) -> go.Figure:
+    blank = {"showgrid": False, "zeroline": False, "showticklabels": False, "showline": True, "mirror": True}
+    figure.update_xaxes(title=f"{axis} 1 (no unit)", **blank)
+    # Distances are all a map has: a step to the right must be as long as a step up.
+    figure.update_yaxes(title=f"{axis} 2 (no unit)", scaleanchor="x", scaleratio=1, **blank)
+    figure.update_layout(
+        dragmode="lasso",
+        hoverdistance=12,
+        legend={
+            "title": {"text": plotly_text(color.title)},
+            "orientation": "v",
+            "x": 1.01,
+            "y": 1,
+            "yanchor": "top",
+            "itemsizing": "constant",
+        },
+        uirevision="map",
+    )
+    return finish(figure, mode=mode, height=height)
