@@ -2,7 +2,6 @@
 
 from moe_models.hypermoe.decoder import HyperMoeConfig, HyperMoeForCausalLM
 from moe_models.hypermoe.hyper_expert import (
-    AdapterWeights,
     HyperExpert,
     HyperNetwork,
     SelectionEmbedding,
@@ -11,7 +10,6 @@ from moe_models.hypermoe.hyper_expert import (
 from moe_models.hypermoe.switch import HyperMoeSwitchConfig, HyperMoeSwitchForConditionalGeneration
 
 __all__ = [
-    "AdapterWeights",
     "HyperExpert",
     "HyperMoeConfig",
     "HyperMoeForCausalLM",

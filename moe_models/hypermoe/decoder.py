@@ -12,8 +12,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import OlmoeConfig, OlmoeForCausalLM
 from transformers.models.olmoe.modeling_olmoe import OlmoeModel, OlmoeSparseMoeBlock
 
+from moe_models.adapters import KeepsOwnInitialization
 from moe_models.hypermoe.hyper_expert import HyperNetwork
-from moe_models.hypermoe.settings import HyperMoeInitialization, layer_adapter, stack_hypernetwork
+from moe_models.hypermoe.settings import layer_adapter, stack_hypernetwork
 
 
 @strict
@@ -49,7 +50,7 @@ class HyperMoeSparseBlock(OlmoeSparseMoeBlock):
         return out.view_as(hidden_states)
 
 
-class HyperMoeModel(HyperMoeInitialization, OlmoeModel):
+class HyperMoeModel(KeepsOwnInitialization, OlmoeModel):
     """OLMoE's decoder with a HyperExpert in every layer and one hypernetwork for all of them."""
 
     config_class = HyperMoeConfig
@@ -62,7 +63,7 @@ class HyperMoeModel(HyperMoeInitialization, OlmoeModel):
         self.post_init()
 
 
-class HyperMoeForCausalLM(HyperMoeInitialization, OlmoeForCausalLM):
+class HyperMoeForCausalLM(KeepsOwnInitialization, OlmoeForCausalLM):
     """HyperMoE with a language-model head; ``generate`` and the loss are OLMoE's."""
 
     config_class = HyperMoeConfig

@@ -19,12 +19,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from moe_models.adapters import Adapter, AdapterWeights, ConditioningEmbedding, ConditioningLinear, GeneratorHeads
+
 Conditioning = Literal["unselected", "selected", "constant", "random", "adapter", "none"]
 """What the extra adapter is made from.
 
 ``unselected`` is the method. The rest are its controls: ``none`` (c0, the plain MoE), ``adapter`` (c2, one ordinary
 adapter a layer), ``constant`` (c3, the layer embedding alone), ``selected`` (c4, the selected experts' embeddings),
-``random`` (c5, a fixed random table instead of learned expert embeddings).
+``random`` (c5, a fixed random table instead of learned expert embeddings). Control c1 is ``none`` with one more expert.
 """
 
 Override = Literal["shifted", "mean", "zero", "skip"]
@@ -39,7 +41,6 @@ class HyperExpertSizes:
     """Widths of the parts that make a HyperExpert; each is a number of features."""
 
     n_experts: int
-    top_k: int
     hidden: int
     expert_embedding: int
     process: int
@@ -49,76 +50,19 @@ class HyperExpertSizes:
     adapter: int
 
 
-@dataclass(frozen=True)
-class AdapterWeights:
-    """One generated adapter a distinct selected set.
-
-    down (S, d, a), bias_down (S, a), up (S, a, d), bias_up (S, d).
-    """
-
-    down: torch.Tensor
-    bias_down: torch.Tensor
-    up: torch.Tensor
-    bias_up: torch.Tensor
-
-    def flat(self) -> torch.Tensor:
-        """Each adapter as one vector: (S, 2·d·a + a + d), in the order down, bias_down, up, bias_up."""
-        return torch.cat([part.flatten(1) for part in (self.down, self.bias_down, self.up, self.bias_up)], dim=1)
-
-
-class ExpertEmbedding(nn.Embedding):
-    """A table of embeddings ~ N(0, 1). A class of its own, so that a model-wide initialization leaves it alone."""
-
-
-class ConditioningLinear(nn.Linear):
-    """A linear layer on the way from expert embeddings to adapters, with torch's own initialization."""
-
-
-class GeneratorHead(nn.Linear):
-    """A linear layer that writes a weight matrix of ``fan_main`` inputs, near zero at the start.
-
-    Training then starts from the plain MoE, as in HyperMoE's own initialization. A class of its own, so that a
-    model-wide initialization leaves it alone (in the authors' GPT-2 form it does not).
-    """
-
-    def __init__(self, bottleneck: int, n_out: int, *, fan_main: int) -> None:
-        self.fan_main = fan_main
-        super().__init__(bottleneck, n_out)
-
-    def reset_parameters(self) -> None:
-        """Uniform within 1e-3·√(3 / (fan_in·fan_main)); zero bias."""
-        bound = 1e-3 * (3 / (self.in_features * self.fan_main)) ** 0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.zeros_(self.bias)
-
-
-SELF_INITIALIZED = (ExpertEmbedding, ConditioningLinear, GeneratorHead)
-"""Parts that a backbone's initialization must leave to themselves."""
-
-
 class HyperNetwork(nn.Module):
     """(B) Adapter weights from a layer's conditioning vector; one for all layers of a stack."""
 
     def __init__(self, sizes: HyperExpertSizes, n_layers: int) -> None:
         super().__init__()
-        self.sizes = sizes
-        d, a, b = sizes.hidden, sizes.adapter, sizes.bottleneck
-        self.layer_embedding = ExpertEmbedding(n_layers, sizes.layer_embedding)
-        self.trunk = ConditioningLinear(sizes.hypernetwork_input + sizes.layer_embedding, b)
-        self.down, self.bias_down = GeneratorHead(b, d * a, fan_main=d), GeneratorHead(b, a, fan_main=1)
-        self.up, self.bias_up = GeneratorHead(b, a * d, fan_main=a), GeneratorHead(b, d, fan_main=1)
+        self.layer_embedding = ConditioningEmbedding(n_layers, sizes.layer_embedding)
+        self.trunk = ConditioningLinear(sizes.hypernetwork_input + sizes.layer_embedding, sizes.bottleneck)
+        self.heads = GeneratorHeads(sizes.bottleneck, hidden=sizes.hidden, width=sizes.adapter)
 
     def forward(self, conditioning: torch.Tensor, layer: int) -> AdapterWeights:
         """Generate one adapter a row of ``conditioning`` (S, h)."""
-        d, a = self.sizes.hidden, self.sizes.adapter
         v = self.layer_embedding.weight[layer].expand(conditioning.shape[0], -1)
-        g = functional.relu(self.trunk(torch.cat([conditioning, v], dim=-1)))
-        return AdapterWeights(
-            down=self.down(g).view(-1, d, a),
-            bias_down=self.bias_down(g),
-            up=self.up(g).view(-1, a, d),
-            bias_up=self.bias_up(g),
-        )
+        return self.heads(functional.relu(self.trunk(torch.cat([conditioning, v], dim=-1))))
 
 
 class SelectionEmbedding(nn.Module):
@@ -127,7 +71,7 @@ class SelectionEmbedding(nn.Module):
     def __init__(self, sizes: HyperExpertSizes, conditioning: Conditioning) -> None:
         super().__init__()
         self.conditioning = conditioning
-        self.expert_embedding = ExpertEmbedding(sizes.n_experts, sizes.expert_embedding)
+        self.expert_embedding = ConditioningEmbedding(sizes.n_experts, sizes.expert_embedding)
         self.expert_embedding.weight.requires_grad_(conditioning not in ("random", "constant"))
         self.process = nn.Sequential(
             ConditioningLinear(sizes.expert_embedding, sizes.process),
@@ -154,7 +98,7 @@ class HyperExpert(nn.Module):
     """(C) Ê(x) = ReLU(x·D + β_D)·U + β_U, its weights generated for the token's selected set.
 
     Adapters are generated once for each distinct set of selected experts, never once a token: with N experts and top-k
-    there are at most C(N, k) of them a layer, so the result is the same and the memory is not a copy a token.
+    there are at most C(N, k) of them a layer, so the result is the same and no generation is repeated.
     """
 
     def __init__(
@@ -174,8 +118,7 @@ class HyperExpert(nn.Module):
         ordered = top_k_index.sort(dim=-1).values
         place = self.n_experts ** torch.arange(ordered.shape[-1], device=ordered.device)
         codes, which = (ordered * place).sum(dim=-1).unique(return_inverse=True)
-        sets = codes[:, None] // place % self.n_experts
-        return sets, which
+        return codes[:, None] // place % self.n_experts, which
 
     def generate(self, sets: torch.Tensor) -> AdapterWeights:
         """The adapters of ``sets`` (S, k); from weights alone, so no data is needed."""
@@ -194,28 +137,15 @@ class HyperExpert(nn.Module):
         if self.override == "skip":
             return torch.zeros_like(hidden_states)
         sets, which = self.distinct_sets(top_k_index)
-        return applied(hidden_states, self.generate(sets), which)
+        return self.generate(sets).to(hidden_states.dtype)[which](hidden_states)
 
 
-def applied(hidden_states: torch.Tensor, adapters: AdapterWeights, which: torch.Tensor) -> torch.Tensor:
-    """The adapters' outputs (T, d); token t uses adapter ``which[t]``."""
-    inner = torch.einsum("td,tda->ta", hidden_states, adapters.down[which].to(hidden_states.dtype))
-    inner = functional.relu(inner + adapters.bias_down[which].to(hidden_states.dtype))
-    out = torch.einsum("ta,tad->td", inner, adapters.up[which].to(hidden_states.dtype))
-    return out + adapters.bias_up[which].to(hidden_states.dtype)
-
-
-class OrdinaryAdapter(nn.Module):
+class OrdinaryAdapter(Adapter):
     """Control c2: an adapter of the same width whose weights are learned directly, one a layer."""
-
-    def __init__(self, sizes: HyperExpertSizes) -> None:
-        super().__init__()
-        self.down = nn.Linear(sizes.hidden, sizes.adapter)
-        self.up = nn.Linear(sizes.adapter, sizes.hidden)
 
     def forward(self, hidden_states: torch.Tensor, top_k_index: torch.Tensor) -> torch.Tensor:
         """What the adapter adds: (T, d). The routing is not looked at."""
-        return self.up(functional.relu(self.down(hidden_states)))
+        return super().forward(hidden_states)
 
 
 @contextmanager

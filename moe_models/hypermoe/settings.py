@@ -1,22 +1,16 @@
-"""What a HyperMoE configuration adds to its backbone's, and the initialization both backbones share."""
+"""What a HyperMoE configuration adds to its backbone's, and the parts made from it."""
 
 from __future__ import annotations
 
-import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
-from moe_models.hypermoe.hyper_expert import (
-    SELF_INITIALIZED,
-    HyperExpert,
-    HyperExpertSizes,
-    HyperNetwork,
-    OrdinaryAdapter,
-)
+from moe_models.hypermoe.hyper_expert import HyperExpert, HyperExpertSizes, HyperNetwork, OrdinaryAdapter
 
 CONDITIONINGS = ("unselected", "selected", "constant", "random", "adapter", "none")
 
 
-def hyper_expert_sizes(config) -> HyperExpertSizes:  # noqa: ANN001
+def hyper_expert_sizes(config: PreTrainedConfig) -> HyperExpertSizes:
     """The HyperExpert's widths, in features, from either backbone's configuration.
 
     Raises:
@@ -27,7 +21,6 @@ def hyper_expert_sizes(config) -> HyperExpertSizes:  # noqa: ANN001
         raise ValueError(msg)
     return HyperExpertSizes(
         n_experts=config.num_experts,
-        top_k=getattr(config, "num_experts_per_tok", 1),
         hidden=config.hidden_size,
         expert_embedding=config.expert_embedding_dim,
         process=config.process_dim,
@@ -38,26 +31,15 @@ def hyper_expert_sizes(config) -> HyperExpertSizes:  # noqa: ANN001
     )
 
 
-def stack_hypernetwork(config, *, n_layers: int) -> HyperNetwork | None:  # noqa: ANN001
+def stack_hypernetwork(config: PreTrainedConfig, *, n_layers: int) -> HyperNetwork | None:
     """The hypernetwork that all layers of a stack share; None for the controls that generate nothing."""
     sizes = hyper_expert_sizes(config)
     return None if config.conditioning in ("none", "adapter") else HyperNetwork(sizes, n_layers)
 
 
-def layer_adapter(config, layer: int, hypernetwork: HyperNetwork | None) -> nn.Module | None:  # noqa: ANN001
-    """What one layer adds to its expert branch: a HyperExpert, the ordinary adapter of control c2, or nothing (c0)."""
+def layer_adapter(config: PreTrainedConfig, layer: int, hypernetwork: HyperNetwork | None) -> nn.Module | None:
+    """What one layer adds to its expert branch: a HyperExpert, control c2's ordinary adapter, or nothing (c0)."""
     sizes = hyper_expert_sizes(config)
     if config.conditioning == "adapter":
-        return OrdinaryAdapter(sizes)
+        return OrdinaryAdapter(sizes.hidden, sizes.adapter)
     return None if hypernetwork is None else HyperExpert(sizes, layer, config.conditioning, hypernetwork)
-
-
-class HyperMoeInitialization:
-    """Leaves the parts that initialize themselves alone; the rest is the backbone's affair."""
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, SELF_INITIALIZED):
-            module.reset_parameters()
-        else:
-            super()._init_weights(module)

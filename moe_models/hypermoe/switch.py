@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import nn
 from torch.nn import functional
 from transformers import SwitchTransformersConfig, SwitchTransformersForConditionalGeneration
 from transformers.models.switch_transformers.modeling_switch_transformers import (
@@ -21,8 +20,9 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
     SwitchTransformersTop1Router,
 )
 
+from moe_models.adapters import KeepsOwnInitialization
 from moe_models.hypermoe.hyper_expert import HyperNetwork
-from moe_models.hypermoe.settings import HyperMoeInitialization, layer_adapter, stack_hypernetwork
+from moe_models.hypermoe.settings import layer_adapter, stack_hypernetwork
 
 
 @strict
@@ -73,7 +73,7 @@ class HyperMoeSwitchSparseMLP(SwitchTransformersSparseMLP):
         return out.view_as(hidden_states)
 
 
-class HyperMoeSwitchStack(HyperMoeInitialization, SwitchTransformersStack):
+class HyperMoeSwitchStack(KeepsOwnInitialization, SwitchTransformersStack):
     """Switch's encoder or decoder; its sparse layers share one hypernetwork of the stack's own."""
 
     config_class = HyperMoeSwitchConfig
@@ -87,7 +87,7 @@ class HyperMoeSwitchStack(HyperMoeInitialization, SwitchTransformersStack):
         self.post_init()
 
 
-class HyperMoeSwitchForConditionalGeneration(HyperMoeInitialization, SwitchTransformersForConditionalGeneration):
+class HyperMoeSwitchForConditionalGeneration(KeepsOwnInitialization, SwitchTransformersForConditionalGeneration):
     """HyperMoE for text-to-text tasks; two hypernetworks, one a stack, as in the authors' code."""
 
     config_class = HyperMoeSwitchConfig
@@ -97,8 +97,3 @@ class HyperMoeSwitchForConditionalGeneration(HyperMoeInitialization, SwitchTrans
         self.encoder = HyperMoeSwitchStack(self.encoder.config)
         self.decoder = HyperMoeSwitchStack(self.decoder.config)
         self.post_init()
-
-
-def sparse_layers(model: nn.Module) -> list[HyperMoeSwitchSparseMLP]:
-    """The sparse feed-forwards of a Switch-like HyperMoE, encoder first."""
-    return [module for module in model.modules() if isinstance(module, HyperMoeSwitchSparseMLP)]

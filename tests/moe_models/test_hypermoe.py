@@ -59,11 +59,11 @@ def literal_hyper_expert(part: HyperExpert, x: torch.Tensor, selected: list[int]
     network = part.hypernetwork
     c = torch.cat([q, network.layer_embedding.weight[part.layer]])
     g = torch.relu(network.trunk.weight @ c + network.trunk.bias)
-    d, a = network.sizes.hidden, network.sizes.adapter
-    down = (network.down.weight @ g + network.down.bias).reshape(d, a)
-    up = (network.up.weight @ g + network.up.bias).reshape(a, d)
-    bias_down = network.bias_down.weight @ g + network.bias_down.bias
-    bias_up = network.bias_up.weight @ g + network.bias_up.bias
+    heads = network.heads
+    down = (heads.down.weight @ g + heads.down.bias).reshape(heads.hidden, heads.width)
+    up = (heads.up.weight @ g + heads.up.bias).reshape(heads.width, heads.hidden)
+    bias_down = heads.bias_down.weight @ g + heads.bias_down.bias
+    bias_up = heads.bias_up.weight @ g + heads.bias_up.bias
     return torch.relu(x @ down + bias_down) @ up + bias_up
 
 
