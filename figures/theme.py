@@ -158,6 +158,7 @@ def template(mode: Mode) -> go.layout.Template:
         "zerolinewidth": 1,
         "automargin": True,
         "ticks": "",
+        "ticklabelstandoff": 4,
         "tickfont": {"size": 12, "color": ink.muted},
         "title": {"font": {"size": 13, "color": ink.text}, "standoff": 10},
     }

@@ -1,0 +1,142 @@
+"""Layer × expert: one cell an expert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from figures.grid import ColorScale, add_hatch, add_heatmap, log2_ticks, outline, thinned
+from figures.theme import INKS, Mode, finish
+
+__all__ = ["layer_expert_heatmap", "load_heatmap"]
+
+_MOST_TICKS = 32
+
+
+def load_heatmap(
+    load: xr.DataArray,
+    *,
+    exists: xr.DataArray,
+    selected: Iterable[tuple[str, int]] = (),
+    mode: Mode = "light",
+    largest_factor: float = 8.0,
+) -> go.Figure:
+    """Each expert's load against the even share of its layer, on a doubling scale.
+
+    Experts that nobody chose carry a cross; what a layer does not have is hatched.
+
+    Args:
+        load: (layer, expert) · share of assignments, sums to 1 over expert.
+        exists: (layer, expert) · which experts a layer has.
+        selected: experts to frame, as (layer, expert).
+        mode: light or dark.
+        largest_factor: the scale ends here at the latest.
+    """
+    there = exists.transpose("layer", "expert").to_numpy()
+    share = load.transpose("layer", "expert").to_numpy()
+    factor = share * there.sum(axis=1, keepdims=True)
+    known = there & np.isfinite(factor)
+    idle = known & (factor == 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        doublings = np.where(known, np.log2(factor), np.nan)
+    seen = np.abs(doublings[np.isfinite(doublings)])
+    limit = float(np.clip(np.ceil(seen.max(initial=1.0)), 1, np.log2(largest_factor)))
+    ticks, texts = log2_ticks(limit)
+    scale = ColorScale(title="load ÷ even share", low=-limit, high=limit, diverging=True, ticks=ticks, texts=texts)
+    figure = layer_expert_heatmap(
+        load.copy(data=np.where(idle, -limit, doublings)),
+        scale=scale,
+        exists=exists,
+        selected=selected,
+        mode=mode,
+        hover="<b>%{y}·E%{x}</b><br>%{customdata[0]:.2f} × the even share<br>%{customdata[1]:.2%} of assignments",
+        customdata=np.stack([factor, share], axis=-1).astype(np.float32),
+    )
+    rows, columns = np.nonzero(idle)
+    if len(rows):
+        figure.add_scatter(
+            x=columns,
+            y=rows,
+            mode="markers",
+            marker={"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": INKS[mode].text}},
+            hoverinfo="skip",
+            name="idle: never chosen",
+        )
+    return figure
+
+
+def layer_expert_heatmap(
+    table: xr.DataArray,
+    *,
+    scale: ColorScale,
+    exists: xr.DataArray,
+    hover: str,
+    customdata: np.ndarray | None = None,
+    selected: Iterable[tuple[str, int]] = (),
+    mode: Mode = "light",
+) -> go.Figure:
+    """A number for each expert, layers downward in the order of the model.
+
+    Cell positions count rows and columns from 0, which is also what a click reports.
+
+    Args:
+        table: (layer, expert) · the numbers, NaN where there is none.
+        scale: how they become colors.
+        exists: (layer, expert) · which experts a layer has.
+        hover: Plotly hover template; y is the row and x the expert.
+        customdata: layers × experts × fields, for the hover.
+        selected: experts to frame, as (layer, expert).
+        mode: light or dark.
+    """
+    table = table.transpose("layer", "expert")
+    layers = [str(label) for label in table["layer"].values]
+    n_experts = table.sizes["expert"]
+    figure = go.Figure()
+    absent = ~exists.transpose("layer", "expert").to_numpy()
+    # The hover names the layer, so the rows' labels travel with the cells.
+    named = hover.replace("%{y}", "%{text}")
+    add_heatmap(
+        figure,
+        table.to_numpy(),
+        hover=named,
+        customdata=customdata,
+        gaps=(1, 1) if n_experts <= 128 else (0, 1),
+    )
+    figure.data[0].text = [[label] * n_experts for label in layers]
+    add_hatch(figure, absent, mode=mode, name="not in this layer")
+    numbers = {label: row for row, label in enumerate(layers)}
+    outline(
+        figure,
+        [(expert, expert, numbers[layer], numbers[layer]) for layer, expert in selected if layer in numbers],
+        mode=mode,
+    )
+    shown = thinned(layers, most=_MOST_TICKS)
+    ticks = thinned([str(number) for number in range(n_experts)], most=_MOST_TICKS)
+    figure.update_layout(
+        coloraxis=scale.layout(mode),
+        xaxis={
+            "title": {"text": "expert"},
+            "tickvals": ticks,
+            "ticktext": [str(tick) for tick in ticks],
+            "range": [-0.5, n_experts - 0.5],
+            "showgrid": False,
+            "zeroline": False,
+        },
+        yaxis={
+            "title": {"text": "layer"},
+            "tickvals": shown,
+            "ticktext": [layers[row] for row in shown],
+            "range": [len(layers) - 0.5, -0.5],
+            "showgrid": False,
+            "zeroline": False,
+        },
+    )
+    return finish(figure, mode=mode, height=_height(len(layers)))
+
+
+def _height(n_rows: int) -> int:
+    per_row = 30 if n_rows <= 12 else 20 if n_rows <= 32 else 13
+    return 110 + max(3, n_rows) * per_row
