@@ -15,12 +15,12 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
 
 from hooks.layer_facts import groupings_named
 from hooks.selection_rule import learn_selection_rule, learn_weight_rule
 from hooks.sites import Site, attach_taps
-from hooks.taps import Reading, Replay
+from hooks.taps import Handle, Reading, Replay
 from hooks.taps.tap import sampled_rows
 from routing.errors import RecordingError
 from routing.facts import LayerFacts
@@ -59,7 +59,7 @@ class Witness:
     _evidence: dict[int, _Evidence] = field(default_factory=dict, init=False, repr=False)
     _replays: dict[int, Replay] = field(default_factory=dict, init=False, repr=False)
     _blocks_run: set[int] = field(default_factory=set, init=False, repr=False)
-    _handles: list[RemovableHandle] = field(default_factory=list, init=False, repr=False)
+    _handles: list[Handle] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.pending = set(range(len(self.sites)))

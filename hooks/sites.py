@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+
 
 from hooks.layer_facts import clean_path, layer_facts, layer_labels
 from hooks.selection_rule import SelectionRule
-from hooks.taps import EXCEPTIONS, Reading, Tap, tap_for
+from hooks.taps import EXCEPTIONS, Handle, Reading, Tap, tap_for
 from routing.errors import RecordingError
 from routing.facts import LayerFacts
 
@@ -80,7 +80,7 @@ def find_sites(model: nn.Module) -> list[Site]:
     ]
 
 
-def attach_taps(model: nn.Module, sites: list[Site], receive: Receive) -> list[RemovableHandle]:
+def attach_taps(model: nn.Module, sites: list[Site], receive: Receive) -> list[Handle]:
     """Hooks that call `receive(site number, reading)` once per forward of each router.
 
     The hooks return nothing, never synchronize and stay silent while backward recomputes a checkpointed layer. With
@@ -93,7 +93,7 @@ def attach_taps(model: nn.Module, sites: list[Site], receive: Receive) -> list[R
         RecordingError: the sites belong to another model.
     """
     modules = dict(model.named_modules())
-    handles: list[RemovableHandle] = []
+    handles: list[Handle] = []
     for number, site in enumerate(sites):
         module = modules.get(site.path)
         if module is not site.tap.experts and module is not site.tap.block:

@@ -2,6 +2,6 @@
 
 from hooks.taps.reading import Emit, Reading
 from hooks.taps.table import EXCEPTIONS, tap_for
-from hooks.taps.tap import Replay, Tap, in_backward
+from hooks.taps.tap import Handle, Replay, Tap, in_backward
 
-__all__ = ["EXCEPTIONS", "Emit", "Reading", "Replay", "Tap", "in_backward", "tap_for"]
+__all__ = ["EXCEPTIONS", "Emit", "Handle", "Reading", "Replay", "Tap", "in_backward", "tap_for"]

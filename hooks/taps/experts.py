@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from hooks.taps.reading import Emit, Reading
-from hooks.taps.tap import Replay, ReportReplay, Tap, call_arguments, relative_error, sampled_rows
+from hooks.taps.tap import Handle, Replay, ReportReplay, Tap, call_arguments, relative_error, sampled_rows
 
 __all__ = ["ExpertsTap", "is_experts_module", "router_beside"]
 
@@ -50,22 +49,23 @@ class ExpertsTap(Tap):
 
     _outputs: Any = field(default=None, init=False, repr=False)
     _place: int | None = field(default=None, init=False, repr=False)
-    _sample: tuple[Tensor, Tensor, Tensor, Tensor] | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def around(cls, module: nn.Module, ancestors: list[nn.Module]) -> Tap | None:
+    def around(cls, module: nn.Module, ancestors: list[nn.Module]) -> Self | None:
+        """A tap for an experts module with a router beside it."""
         found = router_beside(ancestors)
         if found is None:
             return None
         router, block = found
         return cls(experts=module, router=router, block=block)
 
-    def attach(self, emit: Emit) -> list[RemovableHandle]:
+    def attach(self, emit: Emit) -> list[Handle]:
+        """Two hooks: the router's outputs are kept until the experts are called with the choice."""
         names = _argument_names(self.experts)[:3]
 
         def keep_outputs(module: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:  # noqa: ANN401
             if not self.must_look_away():
-                self._outputs = self.detached(outputs)
+                self._outputs = self.kept(outputs)
 
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self.must_look_away():
@@ -73,7 +73,7 @@ class ExpertsTap(Tap):
             _, ids, weights = call_arguments(names, args, kwargs)
             logits = self.logits_among(self._outputs, ids, weights)
             self._outputs = None
-            emit(self.decode(ids, weights, logits))
+            self.deliver(emit, self.decode(ids, weights, logits))
 
         return [
             self.logits_source().register_forward_hook(keep_outputs),
@@ -84,8 +84,8 @@ class ExpertsTap(Tap):
         """The module whose output holds the logits."""
         return self.router
 
-    def detached(self, outputs: Any) -> Any:  # noqa: ANN401
-        """What to keep of the router's outputs until the experts run."""
+    def kept(self, outputs: Any) -> Any:  # noqa: ANN401
+        """What to hold of the router's outputs until the experts run."""
         return outputs
 
     def decode(self, ids: Tensor, weights: Tensor, logits: Tensor | None) -> Reading:
@@ -115,49 +115,66 @@ class ExpertsTap(Tap):
                 return place
         return -1
 
-    def attach_witness(self, report: ReportReplay) -> list[RemovableHandle]:
+    def attach_witness(self, report: ReportReplay) -> list[Handle]:
+        """Hooks on the experts: what went in, what came out, and whether the reading explains it."""
         names = _argument_names(self.experts)[:3]
+        kept: dict[str, Any] = {}
 
-        def keep_sample(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def keep_reading(reading: Reading) -> None:
+            kept["reading"] = reading
+
+        def keep_hidden(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self.must_look_away():
                 return
-            hidden, ids, weights = call_arguments(names, args, kwargs)
+            hidden, *_ = call_arguments(names, args, kwargs)
             rows = sampled_rows(hidden.shape[0], hidden.device)
-            reading = self.decode(ids, weights, None)
-            # Copies, since some blocks edit these tensors in place afterwards.
-            self._sample = (rows, hidden[rows].detach(), reading.ids[rows], reading.weights[rows])
+            # Indexing copies; some blocks edit their hidden states in place.
+            kept.update(rows=rows, hidden=hidden.detach()[rows])
 
         def replay(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            if self.must_look_away() or self._sample is None:
+            if self.must_look_away() or "reading" not in kept:
                 return
-            (rows, hidden, ids, weights), self._sample = self._sample, None
+            rows, reading = kept["rows"], kept["reading"]
             with self.replay_quietly():
-                replayed = self.replayed(hidden, ids, weights)
-                report(Replay(relative_error(replayed, output.detach()[rows]), output.dtype))
+                report(
+                    self.compared(kept["hidden"], reading.ids[rows], reading.weights[rows], output.detach()[rows])
+                )
+            kept.clear()
 
         return [
-            self.experts.register_forward_pre_hook(keep_sample, with_kwargs=True),
+            *self.watch(keep_reading),
+            self.experts.register_forward_pre_hook(keep_hidden, with_kwargs=True),
             self.experts.register_forward_hook(replay),
         ]
+
+    def compared(self, hidden: Tensor, ids: Tensor, weights: Tensor, output: Tensor) -> Replay:
+        """The replay of a few rows beside what the experts returned for them."""
+        return Replay(relative_error(self.replayed(hidden, ids, weights), output), output.dtype)
 
     def replayed(self, hidden: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
         """Sum over ranks, the heaviest first, of weight × output of that one expert.
 
-        One expert a call with weight one: the sum comes out only if an id names an expert and a weight multiplies it.
+        One expert a call, with weight one: the sum comes out only if every id names the expert that ran and every
+        weight is the factor on its output.
 
         Returns:
             (row, hidden) · output of the experts · any.
         """
         weights, order = weights.sort(dim=-1, descending=True, stable=True)
         ids = ids.gather(-1, order)
-        ones = torch.ones_like(weights[:, :1])
-        total: Tensor | None = None
+        total = torch.zeros((), device=weights.device)
         for rank in range(ids.shape[-1]):
-            expert = ids[:, rank : rank + 1].contiguous()
-            contribution = self.experts(hidden, expert, ones).float() * weights[:, rank : rank + 1].float()
-            total = contribution if total is None else total + contribution
-        assert total is not None
+            contribution = self.one_expert(hidden, ids[:, rank].contiguous(), weights.dtype)
+            total = total + contribution.float() * weights[:, rank : rank + 1].float()
         return total
+
+    def one_expert(self, hidden: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Output of one expert a row, unweighted.
+
+        Returns:
+            (row, hidden) · output of that expert · any.
+        """
+        return self.experts(hidden, ids.unsqueeze(-1), torch.ones(ids.shape[0], 1, dtype=dtype, device=ids.device))
 
 
 def _argument_names(module: nn.Module) -> list[str]:

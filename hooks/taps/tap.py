@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from hooks.taps.reading import Emit
+from hooks.taps.reading import Emit, Reading
 
-__all__ = ["Replay", "ReportReplay", "Tap", "call_arguments", "in_backward", "relative_error", "sampled_rows"]
+__all__ = ["Handle", "Replay", "ReportReplay", "Tap", "call_arguments", "in_backward", "relative_error", "sampled_rows"]
 
 N_REPLAYED_ROWS = 128
 
@@ -26,14 +25,23 @@ class Replay:
         error: () · largest relative distance of a row · 0 where the recording explains the output exactly.
         dtype: precision in which the experts ran; it decides how near is near enough.
         kind: what was compared: "replay" for ids and weights, "weights" where the library ignores the ids.
+        note: what the comparison brought to light, or None.
     """
 
     error: Tensor
     dtype: torch.dtype
     kind: str = "replay"
+    note: str | None = None
 
 
 ReportReplay = Callable[[Replay], None]
+
+
+class Handle(Protocol):
+    """What removes a hook."""
+
+    def remove(self) -> None:
+        """Remove it; a second time does nothing."""
 
 
 @dataclass(eq=False)
@@ -56,6 +64,7 @@ class Tap:
     n_zero_experts: int = 0
     score_function: str | None = None
     replaying: bool = field(default=False, init=False, repr=False)
+    _watching: Emit | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def around(cls, module: nn.Module, ancestors: list[nn.Module]) -> Tap | None:
@@ -67,13 +76,24 @@ class Tap:
         """
         raise NotImplementedError
 
-    def attach(self, emit: Emit) -> list[RemovableHandle]:
-        """Hooks that call `emit` once per forward of this router; they return nothing and never synchronize."""
+    def attach(self, emit: Emit) -> list[Handle]:
+        """Hooks that `deliver` once per forward of this router; they return nothing and never synchronize."""
         raise NotImplementedError
 
-    def attach_witness(self, report: ReportReplay) -> list[RemovableHandle]:
-        """Hooks that replay each forward's routing and report how near it came; `attach` must come first."""
+    def attach_witness(self, report: ReportReplay) -> list[Handle]:
+        """Hooks that replay each reading and report how near it came; needs the hooks of `attach` before its own."""
         raise NotImplementedError
+
+    def deliver(self, emit: Emit, reading: Reading) -> None:
+        """Hand a reading on, and to the witness if one is watching."""
+        emit(reading)
+        if self._watching is not None:
+            self._watching(reading)
+
+    def watch(self, keep: Emit) -> list[Handle]:
+        """Have every reading handed to `keep` as well, until the handle in the result is removed."""
+        self._watching = keep
+        return [_Watch(self)]
 
     def bias_candidates(self, n_experts: int) -> list[Tensor]:
         """Vectors near the router, one number an expert, that may be its selection bias; on the CPU."""
@@ -98,6 +118,14 @@ class Tap:
     def must_look_away(self) -> bool:
         """Whether this forward is a replay, or a checkpointed layer that backward computes a second time."""
         return self.replaying or in_backward()
+
+
+@dataclass(frozen=True)
+class _Watch:
+    tap: Tap
+
+    def remove(self) -> None:
+        self.tap._watching = None
 
 
 def _gathered(tensor: Tensor) -> Tensor:
