@@ -6,6 +6,15 @@ from routing.facts import LayerFacts, Provenance, stacks_of
 from routing.invariants import check_invariants, violations
 from routing.memory import trace_from_arrays, trace_from_counts
 from routing.selection import Focus, Selection, expert_name
+from routing.store.batch import TokenBatch
+from routing.store.derived import load_derived, save_derived
+from routing.store.format import from_bfloat16, to_bfloat16
+from routing.store.pack import pack_trace, save_trace
+from routing.store.recover import recover_trace
+from routing.store.stored import open_trace
+from routing.store.verify import verify_trace
+from routing.store.writer import TraceWriter
+from routing.summaries import TaskSummary, TraceSummary, summary
 from routing.tasks import Metric, Prompt, Task, TaskSet, prompt_text
 from routing.trace import RoutingTrace
 
@@ -25,12 +34,26 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskSet",
+    "TaskSummary",
+    "TokenBatch",
     "TraceError",
+    "TraceSummary",
+    "TraceWriter",
     "check_invariants",
     "expert_name",
+    "from_bfloat16",
+    "load_derived",
+    "open_trace",
+    "pack_trace",
     "prompt_text",
+    "recover_trace",
+    "save_derived",
+    "save_trace",
     "stacks_of",
+    "summary",
+    "to_bfloat16",
     "trace_from_arrays",
     "trace_from_counts",
+    "verify_trace",
     "violations",
 ]

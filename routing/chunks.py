@@ -73,9 +73,7 @@ def iterate_chunks(trace: RoutingTrace, *, fields: Sequence[str], n_tokens: int)
         TraceError: the trace holds counts only, or a field is unknown.
     """
     if unknown := sorted(set(fields) - set(TOKEN_ARRAYS) - set(TOKEN_COLUMNS)):
-        msg = (
-            f"No trace has the fields {unknown}; a scan may ask for {list(TOKEN_ARRAYS)}. Correct the names."
-        )
+        msg = f"No trace has the fields {unknown}; a scan may ask for {list(TOKEN_ARRAYS)}. Correct the names."
         raise TraceError(msg)
     if trace.level == "counts":
         msg = (
@@ -83,6 +81,8 @@ def iterate_chunks(trace: RoutingTrace, *, fields: Sequence[str], n_tokens: int)
             "Use its counts, or record again at level 'assignments' or 'full'."
         )
         raise TraceError(msg)
+    if trace.n_tokens == 0:
+        return
     storage = trace.storage
     asked = {name: storage.rows(name) for name in TOKEN_ARRAYS if name in fields}
     columns = {name: storage.require_rows(name) for name in TOKEN_COLUMNS}

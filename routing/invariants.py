@@ -54,9 +54,7 @@ def _all(trace: RoutingTrace) -> Iterator[str]:
     if trace.level == "counts":
         yield from _of_counts(trace)
         return
-    for chunk in trace.chunks(
-        fields=("experts", "scores", "weights", "dropped", "logits"), n_tokens=N_TOKENS_A_CHECK
-    ):
+    for chunk in trace.chunks(fields=("experts", "scores", "weights", "dropped", "logits"), n_tokens=N_TOKENS_A_CHECK):
         yield from _of_keys(trace, chunk)
         for layer in range(trace.n_layers):
             yield from _of_layer(trace, chunk, layer)

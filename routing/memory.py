@@ -163,9 +163,7 @@ def _compact_ids(experts: np.ndarray, *, n_experts: int) -> np.ndarray:
     return np.where(absent, np.iinfo(dtype).max, experts).astype(dtype)
 
 
-def _token_columns(
-    tokens: pd.DataFrame | None, *, n_tokens: int, stacks: tuple[str, ...]
-) -> dict[str, np.ndarray]:
+def _token_columns(tokens: pd.DataFrame | None, *, n_tokens: int, stacks: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The token columns as codes and numbers, with what is missing filled in."""
     table = pd.DataFrame(index=pd.RangeIndex(n_tokens)) if tokens is None else tokens.reset_index(drop=True)
     if len(table) != n_tokens:

@@ -88,11 +88,7 @@ class PickedRows:
         # A run of layers as a slice keeps views views.
         self._layers: slice | np.ndarray | None = layers
         self._n_layers = None if layers is None else len(layers)
-        if (
-            layers is not None
-            and len(layers)
-            and np.array_equal(layers, np.arange(layers[0], layers[-1] + 1))
-        ):
+        if layers is not None and len(layers) and np.array_equal(layers, np.arange(layers[0], layers[-1] + 1)):
             self._layers = slice(int(layers[0]), int(layers[-1]) + 1)
 
     @property
@@ -142,9 +138,7 @@ class _LazyArray(BackendArray):
         self.dtype = rows.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._outer)
 
     def _outer(self, key: tuple[Any, ...]) -> np.ndarray:
         first, *rest = key

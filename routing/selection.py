@@ -75,9 +75,7 @@ class Selection:
         Raises:
             SelectionError: a part cannot be read, or the trace does not hold it and `missing` is "raise".
         """
-        parts = {
-            name: [each for each in query.get(name, "").split(",") if each] for name in cls.__annotations__
-        }
+        parts = {name: [each for each in query.get(name, "").split(",") if each] for name in cls.__annotations__}
         experts = []
         for text in parts["experts"]:
             match = re.fullmatch(r"(.+)[.·]E(\d{1,6})", unquote(text))
@@ -89,9 +87,7 @@ class Selection:
         focus = None
         if text := query.get("focus", ""):
             prompt, _, place = text.partition("@")
-            focus = Focus(
-                prompt=unquote(prompt), position=int(place) if re.fullmatch(r"\d{1,9}", place) else None
-            )
+            focus = Focus(prompt=unquote(prompt), position=int(place) if re.fullmatch(r"\d{1,9}", place) else None)
         asked = cls(
             tasks=tuple(unquote(each) for each in parts["tasks"]),
             layers=tuple(unquote(each) for each in parts["layers"]),
@@ -111,9 +107,7 @@ class Selection:
         return Selection(
             tasks=tuple(task for task in self.tasks if task in trace.task_types),
             layers=tuple(layer for layer in self.layers if layer in sizes),
-            experts=tuple(
-                (layer, expert) for layer, expert in self.experts if 0 <= expert < sizes.get(layer, 0)
-            ),
+            experts=tuple((layer, expert) for layer, expert in self.experts if 0 <= expert < sizes.get(layer, 0)),
             prompts=tuple(prompt for prompt in self.prompts if prompt in known),
             focus=self.focus if self.focus is not None and self.focus.prompt in known else None,
         )
@@ -161,11 +155,7 @@ def selected(trace: RoutingTrace, selection: Selection) -> RoutingTrace:
     if selection.prompts:
         keep &= prompts["prompt"].isin(selection.prompts).to_numpy()
     layers = np.array(
-        [
-            number
-            for number, label in enumerate(trace.layers)
-            if not selection.layers or label in selection.layers
-        ]
+        [number for number, label in enumerate(trace.layers) if not selection.layers or label in selection.layers]
     )
     facts = tuple(trace.layer_facts[number] for number in layers)
     rows = _rows_of(trace, keep, stacks_of(facts))
@@ -200,9 +190,7 @@ def _picked_arrays(
     widths = {"weights": top_k, "dropped": top_k, "logits": max(each.n_experts for each in facts)}
     recodes: dict[str, np.ndarray] = {
         "prompt": np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32),
-        "stack": np.array(
-            [stacks.index(each) if each in stacks else 255 for each in trace.stacks], dtype=np.uint8
-        ),
+        "stack": np.array([stacks.index(each) if each in stacks else 255 for each in trace.stacks], dtype=np.uint8),
     }
     arrays: dict[str, Rows] = {}
     for name in (*TOKEN_ARRAYS, *TOKEN_COLUMNS):
@@ -225,7 +213,5 @@ def _rows_of(trace: RoutingTrace, keep: np.ndarray, stacks: tuple[str, ...]) -> 
     found = [np.zeros(0, dtype=np.int64)]
     for start in range(0, trace.n_tokens, step):
         stop = min(start + step, trace.n_tokens)
-        found.append(
-            start + np.flatnonzero(keep[prompt.read(start, stop)] & kept_stacks[stack.read(start, stop)])
-        )
+        found.append(start + np.flatnonzero(keep[prompt.read(start, stop)] & kept_stacks[stack.read(start, stop)]))
     return np.concatenate(found)

@@ -128,9 +128,7 @@ def with_prompt_columns(prompts: pd.DataFrame) -> pd.DataFrame:
     table["score"] = pd.to_numeric(table["score"]).astype("float64")
     if table["prompt"].duplicated().any():
         twice = table["prompt"][table["prompt"].duplicated()].iloc[0]
-        msg = (
-            f"The prompt id {twice!r} occurs more than once, but ids must be unique. Rename the later prompt."
-        )
+        msg = f"The prompt id {twice!r} occurs more than once, but ids must be unique. Rename the later prompt."
         raise TraceError(msg)
     return table[[*order, *(name for name in table.columns if name not in order)]]
 
@@ -186,9 +184,7 @@ class MemoryStorage:
     def vocabulary(self) -> pd.Series:
         """Pieces by token id."""
         if self.pieces is None:
-            return pd.Series(
-                [], index=pd.Index([], name="token_id", dtype="int64"), dtype="str", name="piece"
-            )
+            return pd.Series([], index=pd.Index([], name="token_id", dtype="int64"), dtype="str", name="piece")
         return self.pieces
 
     def counts(self) -> xr.DataArray | None:

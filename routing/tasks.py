@@ -155,11 +155,7 @@ class TaskSet:
                 "source": prompt.source,
                 "answers": json.dumps(prompt.answers, ensure_ascii=False) if prompt.answers else None,
                 "options": json.dumps(prompt.options, ensure_ascii=False) if prompt.options else None,
-                **{
-                    name: value
-                    for name, value in prompt.extra.items()
-                    if isinstance(value, str | int | float | bool)
-                },
+                **{name: value for name, value in prompt.extra.items() if isinstance(value, str | int | float | bool)},
             }
             for prompt in self.prompts
         ]

@@ -162,12 +162,8 @@ class RoutingTrace:
         for name in TOKEN_COLUMNS:
             rows = self.storage.rows(name)
             columns[name] = np.zeros(0) if rows is None else np.array(rows.read(0, rows.shape[0]))
-        columns["phase"] = pd.Categorical.from_codes(
-            columns["phase"].astype(np.int8), categories=list(PHASES)
-        )
-        columns["stack"] = pd.Categorical.from_codes(
-            columns["stack"].astype(np.int8), categories=list(self.stacks)
-        )
+        columns["phase"] = pd.Categorical.from_codes(columns["phase"].astype(np.int8), categories=list(PHASES))
+        columns["stack"] = pd.Categorical.from_codes(columns["stack"].astype(np.int8), categories=list(self.stacks))
         return pd.DataFrame(columns)
 
     @cached_property

@@ -200,8 +200,7 @@ def planted_trace(
     prompts = pd.DataFrame(
         {
             "prompt": [
-                f"{names[number // n_prompts_a_task]}-{number % n_prompts_a_task:03d}"
-                for number in range(n_prompts)
+                f"{names[number // n_prompts_a_task]}-{number % n_prompts_a_task:03d}" for number in range(n_prompts)
             ],
             "task": np.repeat(names, n_prompts_a_task),
             "task_type": np.repeat([TASKS[name] for name in names], n_prompts_a_task),
@@ -296,9 +295,7 @@ def random_trace(
     )
 
 
-def encoder_decoder_trace(
-    *, seed: int = 0, n_prompts: int = 6, n_read: int = 7, n_written: int = 4
-) -> RoutingTrace:
+def encoder_decoder_trace(*, seed: int = 0, n_prompts: int = 6, n_read: int = 7, n_written: int = 4) -> RoutingTrace:
     """A trace of two stacks: enc01, enc03 (8 experts, top-1, capacity) and dec01 (4 experts, top-2).
 
     Tokens of one stack are absent in the layers of the other, ranks beyond a layer's own are absent too.
@@ -326,9 +323,7 @@ def encoder_decoder_trace(
             module="encoder.3",
             **plain,
         ),
-        LayerFacts(
-            label="dec01", number=1, stack="decoder", n_experts=4, top_k=2, module="decoder.1", **plain
-        ),
+        LayerFacts(label="dec01", number=1, stack="decoder", n_experts=4, top_k=2, module="decoder.1", **plain),
     )
     n_each = n_read + n_written
     n_tokens = n_prompts * n_each
