@@ -18,12 +18,16 @@ from routing import RoutingTrace, Selection, SelectionError
 __all__ = [
     "Looked",
     "choose",
+    "choose_one",
     "choose_several",
     "component_state",
+    "heard",
     "link_query",
     "look",
     "option",
     "position",
+    "revision",
+    "search",
     "select",
     "set_options",
     "toggle",
@@ -122,7 +126,7 @@ def choose(
         default: what holds where the URL says nothing; the first choice where it is None.
         text: a choice as the URL writes it.
         shown: a choice as the page writes it; as the URL does, where it is None.
-        kind: "segmented" for up to five choices side by side, "select" for a list.
+        kind: "segmented" for up to five choices side by side, "select" for a list, "slider" for many in order.
         help: what to know before choosing.
         label_visibility: "visible", "hidden" or "collapsed".
 
@@ -148,6 +152,8 @@ def choose(
     }
     if kind == "segmented":
         st.segmented_control(label, list(choices), required=True, **common)
+    elif kind == "slider":
+        st.select_slider(label, list(choices), **common)
     else:
         st.selectbox(label, list(choices), **common)
     return value
@@ -187,6 +193,55 @@ def choose_several(
     )
 
 
+def choose_one(
+    label: str,
+    choices: Sequence[T],
+    *,
+    key: str,
+    chosen: T,
+    on_change: Callable[[T], None],
+    shown: Callable[[T], str] = str,
+    label_visibility: str = "visible",
+) -> None:
+    """One of a long list; which one it is is decided by the caller, from the URL.
+
+    Args:
+        label: what the choice is about.
+        choices: what there is to choose from.
+        key: of this widget.
+        chosen: which of them it is.
+        on_change: called with the choice after a click.
+        shown: a choice as the page writes it.
+        label_visibility: "visible", "hidden" or "collapsed".
+    """
+    _seed(key, chosen)
+    st.selectbox(
+        label,
+        list(choices),
+        key=key,
+        format_func=shown,
+        label_visibility=label_visibility,
+        on_change=lambda: on_change(st.session_state[key]),
+    )
+
+
+def search(label: str, *, name: str, placeholder: str = "") -> str:
+    """A text to look for, kept in the URL under `name`.
+
+    Returns:
+        what was typed, without blanks around it; empty where nothing was.
+    """
+    value = _query().get(name, "")
+    key = f"search_{name}"
+
+    def changed() -> None:
+        _write({name: st.session_state[key].strip() or None})
+
+    _seed(key, value)
+    st.text_input(label, key=key, on_change=changed, placeholder=placeholder)
+    return value
+
+
 def toggle(label: str, *, name: str, default: bool = False, help: str | None = None) -> bool:  # noqa: A002
     """A switch, kept in the URL under `name` as "1" or "0"."""
     value = _query().get(name, "1" if default else "0") == "1"
@@ -215,6 +270,29 @@ def position(key: str, value: Any) -> int:
         number += 1
         st.session_state[slot] = (number, value)
     return int(number)
+
+
+def heard(key: str, value: Any) -> None:
+    """Note what the user just did in a component, so that `revision` does not echo it; for callbacks."""
+    number, sent, _ = st.session_state.get(f"_sent_{key}", (0, None, None))
+    st.session_state[f"_sent_{key}"] = (number, sent, value)
+
+
+def revision(key: str, value: Any) -> tuple[int, Any]:
+    """What to send to a component that the user and the page both move, so that neither pulls the other back.
+
+    The component adopts the value only when the number grows, and it grows only when the page wants another value
+    than the component shows. Between two numbers nothing that is sent changes, so a click costs no bytes.
+
+    Returns:
+        number, value that was wanted when it last grew.
+    """
+    slot = f"_sent_{key}"
+    number, sent, shown = st.session_state.get(slot, (0, None, None))
+    if number == 0 or value != shown:
+        number, sent, shown = number + 1, value, value
+    st.session_state[slot] = (number, sent, shown)
+    return int(number), sent
 
 
 def _query() -> dict[str, str]:

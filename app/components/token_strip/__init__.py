@@ -13,6 +13,7 @@ from typing import Any
 
 import streamlit as st
 
+from app.state import component_state, heard, revision
 from figures.pieces import shown_piece
 from figures.token_colors import Shading
 
@@ -76,46 +77,47 @@ def token_strip(
     shading: Shading,
     *,
     key: str,
-    selected: int | None,
-    revision: int,
-    on_select: Callable[[], None],
-) -> int | None:
-    """The position of the token the user points at.
+    chosen: int | None,
+    on_choose: Callable[[int | None], None],
+) -> None:
+    """Draw a passage and listen to what the user points at.
 
     Args:
         passage: what to show.
         shading: one level a token, and what the levels look like.
-        key: of this strip; `st.session_state[key]["selected"]` is its value.
-        selected: the token to mark when `revision` changes; it is ignored otherwise, so that quick keys are
-            not pulled back by the rerun they caused.
-        revision: a new number whenever Python, not the user, moves the mark.
-        on_select: called before the rerun that a choice causes.
-
-    Returns:
-        position in the passage, None where nothing is chosen.
+        key: of this strip.
+        chosen: position of the token that is marked, None for none.
+        on_choose: called with the new position (None when it was cleared) before the rerun that it causes.
     """
+
+    def choosing() -> None:
+        told = component_state(key, "choose")
+        if told is not None:
+            position = int(told) if 0 <= int(told) < len(passage.pieces) else None
+            heard(key, (passage.id, position))
+            on_choose(position)
+
+    number, (_, wanted) = revision(key, (passage.id, chosen))
     shown = [shown_piece(piece) for piece in passage.pieces]
-    result = _mount(
+    _mount(
         key=key,
         data={
             "passage": passage.id,
             "name": passage.name,
             "texts": [piece.text for piece in shown],
-            "kinds": {i: piece.kind for i, piece in enumerate(shown) if piece.kind != "text"},
-            "names": {i: piece.name for i, piece in enumerate(shown) if piece.name},
+            "kinds": {str(i): piece.kind for i, piece in enumerate(shown) if piece.kind != "text"},
+            "names": {str(i): piece.name for i, piece in enumerate(shown) if piece.name},
             "sections": [asdict(section) for section in passage.sections],
             "experts": list(passage.experts),
             "columns": [
                 {"label": label, "values": values, "digits": digits} for label, values, digits in passage.columns
             ],
-            "rev": revision,
-            "selected": -1 if selected is None else selected,
+            "rev": number,
+            "selected": -1 if wanted is None else wanted,
             **_shading(shading),
         },
-        on_selected_change=on_select,
+        on_choose_change=choosing,
     )
-    chosen = result.get("selected")
-    return None if chosen is None or chosen < 0 else int(chosen)
 
 
 def _shading(shading: Shading) -> dict[str, Any]:

@@ -229,13 +229,13 @@ class Strip {
   }
 }
 
-export default function tokenStrip({ data, parentElement, setStateValue }) {
+export default function tokenStrip({ data, parentElement, setTriggerValue }) {
   let strip = strips.get(parentElement);
   if (!strip) {
     strip = new Strip(parentElement);
     strips.set(parentElement, strip);
   }
-  strip.send = (i) => setStateValue("selected", i);
+  strip.send = (i) => setTriggerValue("choose", i);
   strip.update(data);
   return () => {
     clearTimeout(strip.timer);
