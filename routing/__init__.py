@@ -15,6 +15,7 @@ from routing.store.stored import open_trace
 from routing.store.verify import verify_trace
 from routing.store.writer import TraceWriter
 from routing.summaries import TaskSummary, TraceSummary, summary
+from routing.task_files import read_tasks
 from routing.tasks import Metric, Prompt, Task, TaskSet, prompt_text
 from routing.trace import RoutingTrace
 
@@ -46,6 +47,7 @@ __all__ = [
     "open_trace",
     "pack_trace",
     "prompt_text",
+    "read_tasks",
     "recover_trace",
     "save_derived",
     "save_trace",

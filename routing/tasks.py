@@ -155,11 +155,19 @@ class TaskSet:
                 "source": prompt.source,
                 "answers": json.dumps(prompt.answers, ensure_ascii=False) if prompt.answers else None,
                 "options": json.dumps(prompt.options, ensure_ascii=False) if prompt.options else None,
-                **{name: value for name, value in prompt.extra.items() if isinstance(value, str | int | float | bool)},
             }
             for prompt in self.prompts
         ]
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        reserved = {*table.columns, "prediction", "score"}
+        names = dict.fromkeys(name for prompt in self.prompts for name in prompt.extra if name not in reserved)
+        for name in names:
+            values = [prompt.extra.get(name) for prompt in self.prompts]
+            plain = [value if isinstance(value, str | int | float | bool | None) else repr(value) for value in values]
+            kinds = {type(value) for value in plain if value is not None}
+            # One column has one type on disk.
+            table[name] = plain if len(kinds) < 2 else [None if each is None else str(each) for each in plain]
+        return table
 
 
 def prompt_text(instruction: str, given: str) -> str:
