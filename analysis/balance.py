@@ -23,9 +23,7 @@ BALANCE_UNITS = {
 """Columns of `balance_metrics` and their units."""
 
 
-def balance_metrics(
-    counts: np.ndarray, *, exists: np.ndarray, cold_below: float = 0.1
-) -> dict[str, np.ndarray]:
+def balance_metrics(counts: np.ndarray, *, exists: np.ndarray, cold_below: float = 0.1) -> dict[str, np.ndarray]:
     """Metrics of the spread of assignments over experts, by name as in `BALANCE_UNITS`.
 
     Args:
@@ -49,9 +47,7 @@ def balance_metrics(
         largest = np.where(there, counts, -np.inf).max(axis=-1, initial=-np.inf)
         smallest = np.where(there, counts, np.inf).min(axis=-1, initial=np.inf)
         # One expert is as even as one can be, though ln 1 leaves 0/0.
-        normalized = np.where(
-            n_experts > 1, entropy / np.log(np.maximum(n_experts, 2)), np.where(total > 0, 1, np.nan)
-        )
+        normalized = np.where(n_experts > 1, entropy / np.log(np.maximum(n_experts, 2)), np.where(total > 0, 1, np.nan))
         cold = there & (counts < cold_below * mean[..., None])
         return {
             "max_over_mean": largest / mean,

@@ -11,9 +11,7 @@ from routing.trace import RoutingTrace
 __all__ = ["assignment_counts", "routed_tokens"]
 
 
-def assignment_counts(
-    trace: RoutingTrace, *, by: By | None = None, phase: Phase | None = None
-) -> xr.DataArray:
+def assignment_counts(trace: RoutingTrace, *, by: By | None = None, phase: Phase | None = None) -> xr.DataArray:
     """How often each expert was chosen.
 
     An assignment is a selected rank of a token; runners-up and what a layer did not route do not count. What

@@ -109,9 +109,7 @@ def load_balance(
         columns[name] = values.ravel()
         columns[f"{name}_low"], columns[f"{name}_high"] = (bound.ravel() for bound in bounds[name])
     layers_index = pd.Index(list(trace.layers), name="layer")
-    index = (
-        pd.MultiIndex.from_product([table.groups, layers_index], names=[by, "layer"]) if by else layers_index
-    )
+    index = pd.MultiIndex.from_product([table.groups, layers_index], names=[by, "layer"]) if by else layers_index
     frame = pd.DataFrame(columns, index=index)
     frame.attrs["unit"] = {
         "n_experts": "experts",
@@ -176,18 +174,14 @@ def _bootstrap(
     trace: RoutingTrace, *, by: Over | None, n_bootstrap: int, seed: int
 ) -> Iterator[tuple[slice, int, np.ndarray]]:
     """Counts of redrawn sets of prompts: a slice of layers, a group, and (draw, L, E)."""
-    groups, group_P = (
-        group_of_prompt(trace, over=by) if by else (("all",), np.zeros(trace.n_prompts, dtype=np.int64))
-    )
+    groups, group_P = group_of_prompt(trace, over=by) if by else (("all",), np.zeros(trace.n_prompts, dtype=np.int64))
     weights = {}
     for group in range(len(groups)):
         n_prompts = int((group_P == group).sum())
         if n_prompts > 1:
             # The same draws serve every layer, whatever the size of the blocks that the layers come in.
             rng = np.random.default_rng([seed, group])
-            weights[group] = rng.multinomial(
-                n_prompts, np.full(n_prompts, 1 / n_prompts), n_bootstrap
-            ).astype(float)
+            weights[group] = rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), n_bootstrap).astype(float)
     for layers, table in prompt_blocks(trace):
         for group, weights_BP in weights.items():
             counts_PLE = table.assignments_GLE[group_P == group]

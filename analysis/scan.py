@@ -112,9 +112,7 @@ def mapped_chunks(
         yield from map(work, chunks)
         return
     with ThreadPoolExecutor(n_threads) as pool:
-        under_way: list[Future[Result]] = [
-            pool.submit(work, chunk) for chunk in islice(chunks, 2 * n_threads)
-        ]
+        under_way: list[Future[Result]] = [pool.submit(work, chunk) for chunk in islice(chunks, 2 * n_threads)]
         while under_way:
             yield under_way.pop(0).result()
             under_way.extend(pool.submit(work, chunk) for chunk in islice(chunks, 1))
@@ -218,9 +216,7 @@ def _scanned(
     return CountTable(groups=groups, assignments_GLE=assignments_GLE, tokens_GL=tokens_GL)
 
 
-def _from_counts(
-    trace: RoutingTrace, *, groups: tuple[str, ...], by: By | None, phase: Phase | None
-) -> CountTable:
+def _from_counts(trace: RoutingTrace, *, groups: tuple[str, ...], by: By | None, phase: Phase | None) -> CountTable:
     assert trace.counts is not None
     if by in ("prompt", "phase") or phase is not None:
         require_tokens(trace, for_what=f"a count by {'phase' if phase is not None else by}")
@@ -233,6 +229,4 @@ def _from_counts(
         np.add.at(assignments_GLE, into, by_task)
     # Every routed token makes top_k assignments: an invariant of the trace.
     top_k_L = np.array([max(1, facts.top_k) for facts in trace.layer_facts], dtype=np.int64)
-    return CountTable(
-        groups=groups, assignments_GLE=assignments_GLE, tokens_GL=assignments_GLE.sum(axis=2) // top_k_L
-    )
+    return CountTable(groups=groups, assignments_GLE=assignments_GLE, tokens_GL=assignments_GLE.sum(axis=2) // top_k_L)

@@ -111,9 +111,7 @@ def test_small_chunks_blocks_and_partials_give_the_same(monkeypatch):
     monkeypatch.setattr(scan, "LARGEST_BLOCK", 1)
     blocks = list(scan.prompt_blocks(trace))
     assert len(blocks) == trace.n_layers
-    assert np.array_equal(
-        np.concatenate([table.assignments_GLE for _, table in blocks], axis=1), whole.values
-    )
+    assert np.array_equal(np.concatenate([table.assignments_GLE for _, table in blocks], axis=1), whole.values)
     several = scan.mapped_chunks(trace, lambda chunk: chunk.n_tokens, n_tokens=7)
     assert sum(several) == 300
 
@@ -128,9 +126,7 @@ def test_nothing_selected_counts_nothing():
 def test_level_counts_gives_tasks_and_refuses_prompts():
     full = planted_trace(seed=0, n_tasks=3, n_prompts_a_task=2)
     by_task = assignment_counts(full, by="task")
-    trace = trace_from_counts(
-        by_task.values, layer_facts=full.layer_facts, tasks=full.tasks, n_tokens=full.n_tokens
-    )
+    trace = trace_from_counts(by_task.values, layer_facts=full.layer_facts, tasks=full.tasks, n_tokens=full.n_tokens)
     assert (assignment_counts(trace, by="task").values == by_task.values).all()
     assert (assignment_counts(trace).values == by_task.sum("task").values).all()
     assert (routed_tokens(trace, by="task").values == routed_tokens(full, by="task").values).all()

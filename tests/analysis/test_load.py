@@ -136,9 +136,7 @@ def test_idle_experts_come_with_the_chance_of_being_idle():
 
 def test_counts_only_gives_load_without_intervals():
     counts = np.array([[[2, 1, 1, 0]], [[1, 1, 0, 0]]])
-    trace = trace_from_counts(
-        counts, layer_facts=facts_of(1, n_experts=4, top_k=2), tasks=("a", "b"), n_tokens=3
-    )
+    trace = trace_from_counts(counts, layer_facts=facts_of(1, n_experts=4, top_k=2), tasks=("a", "b"), n_tokens=3)
     assert expert_load(trace, by="task").sel(task="a").values.tolist() == [[0.5, 0.25, 0.25, 0]]
     assert activation_rate(trace, by="task").sel(task="a").values.tolist() == [[1, 0.5, 0.5, 0]]
     table = load_balance(trace)

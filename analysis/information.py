@@ -1,0 +1,95 @@
+"""How much an expert says about the task, layer by layer."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+
+from analysis.nulls import label_permutations, p_value
+from analysis.rates import Over, group_of_prompt, prompt_rates
+from routing.trace import RoutingTrace
+
+__all__ = ["task_information"]
+
+
+def task_information(
+    trace: RoutingTrace, *, over: Over = "task", n_permutations: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Mutual information of expert and task in each layer, beside what permuted prompts give.
+
+    I = Σ_d P(d) Σ_e P(e|d) ln(P(e|d) / P(e)), P(e|d) the mean over the task's prompts of their load shares, P(d)
+    the task's share of prompts. Estimated from few prompts it is never 0, so that only what goes beyond the
+    permutations counts: `excess_nats` = information − mean of the permutations, and `share` = that over the entropy
+    of the tasks, ln(tasks) where they are even.
+
+    Returns:
+        (layer) · information_nats, null_mean, null_95, excess_nats, share, p_value, n_prompts · nats, 0 and up;
+        p-values 0 to 1, NaN without permutations or where there is nothing to tell apart.
+
+    Raises:
+        SelectionError: `over` names something else than what it may.
+        TraceError: the trace holds counts only.
+
+    References:
+        Chen et al. 2023, "Mod-Squad" (mutual information of task and expert); Miller 1955 (bias of the estimate).
+    """
+    groups, group_P = group_of_prompt(trace, over=over)
+    cases: list[tuple[np.ndarray, np.ndarray]] = []
+    for block in prompt_rates(trace):
+        for number in range(block.rate_PLE.shape[1]):
+            rate_PE = block.rate_PLE[:, number]
+            routed = np.isfinite(rate_PE).any(axis=-1)
+            cases.append((np.nan_to_num(rate_PE[routed]), group_P[routed]))
+    with ThreadPoolExecutor() as pool:
+        rows = list(
+            pool.map(
+                lambda case: _informed(case[0], case[1], len(groups), n_permutations=n_permutations, seed=seed), cases
+            )
+        )
+    frame = pd.DataFrame(rows, index=pd.Index(list(trace.layers), name="layer"), columns=list(_UNITS))
+    frame["n_prompts"] = frame["n_prompts"].astype(int)
+    frame.attrs["unit"] = dict(_UNITS)
+    return frame
+
+
+_UNITS = {
+    "information_nats": "nats",
+    "null_mean": "nats",
+    "null_95": "nats",
+    "excess_nats": "nats",
+    "share": "share of the entropy of tasks",
+    "p_value": "probability",
+    "n_prompts": "prompts",
+}
+
+
+def _informed(
+    rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, n_permutations: int, seed: int
+) -> dict[str, float]:
+    # Compiling costs a second, so it is not paid by who only imports this room.
+    from analysis.kernels import frozen
+    from analysis.null_kernels import permuted_information
+
+    row = dict.fromkeys(_UNITS, np.nan) | {"n_prompts": len(rate_PE)}
+    if not len(rate_PE):
+        return row
+    shares_PE = frozen(rate_PE / rate_PE.sum(axis=-1, keepdims=True))
+    n_G = np.bincount(labels_P, minlength=n_groups)
+    observed = float(permuted_information(shares_PE, labels_P[None].astype(np.int32), n_G)[0])
+    row["information_nats"] = observed
+    if not n_permutations or (n_G > 0).sum() < 2:
+        return row
+    null = np.concatenate(
+        [
+            permuted_information(shares_PE, labels_BP, n_G)
+            for labels_BP in label_permutations(labels_P, n_permutations=n_permutations, seed=seed)
+        ]
+    )
+    share_G = n_G[n_G > 0] / len(rate_PE)
+    row["null_mean"], row["null_95"] = float(null.mean()), float(np.quantile(null, 0.95))
+    row["excess_nats"] = observed - row["null_mean"]
+    row["share"] = row["excess_nats"] / float(-(share_G * np.log(share_G)).sum())
+    row["p_value"] = float(p_value(int((null >= observed - 1e-12).sum()), n_permutations=n_permutations))
+    return row
