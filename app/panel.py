@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -11,15 +12,28 @@ import streamlit as st
 
 from app.components.plot_bridge import Click, plot_bridge
 from app.definitions import definition_of
+from app.state import component_state
 from figures.theme import Mode
 
-__all__ = ["empty", "mode", "panel"]
+__all__ = ["Brush", "data_popover", "definitions_popover", "empty", "mode", "panel"]
 
 _SHOWN_ROWS = 5000
-_CONFIG: dict[str, Any] = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-}
+_CONFIG: dict[str, Any] = {"displaylogo": False}
+_UNUSED_BUTTONS = ["autoScale2d", "zoomIn2d", "zoomOut2d"]
+_BRUSHES = ["select2d", "lasso2d"]
+
+
+@dataclass(frozen=True)
+class Brush:
+    """What a lasso, a box or a click took in.
+
+    Attributes:
+        points: customdata of the points that were hit.
+        polygons: corners' x and y of what was drawn, in the units of the axes; none for a click.
+    """
+
+    points: tuple[Any, ...]
+    polygons: tuple[tuple[list[float], list[float]], ...]
 
 
 def mode() -> Mode:
@@ -36,7 +50,8 @@ def panel(
     table: Callable[[], pd.DataFrame],
     definitions: Sequence[str] = (),
     on_click: Callable[[Click], None] | None = None,
-    controls: Callable[[], None] | None = None,
+    controls: Callable[[], object] | None = None,
+    on_brush: Callable[[Brush], None] | None = None,
 ) -> None:
     """Show a figure with everything that belongs to it.
 
@@ -49,16 +64,23 @@ def panel(
         definitions: headings of docs/metrics.md behind the numbers.
         on_click: called with a clicked cell or point before the page runs again.
         controls: draws the panel's own widgets, between title and picture.
+        on_brush: called with what a lasso, a box or a click took in, before the page runs again.
     """
     with st.container(key=f"panel_{key}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"#### {title}", width="stretch")
-            _definitions_popover(definitions, key=key)
-            _data_popover(table, key=key)
+            definitions_popover(definitions, key=key)
+            data_popover(table, key=key)
         if controls is not None:
             controls()
         config = _CONFIG | {"toImageButtonOptions": {"format": "png", "scale": 3, "filename": key}}
-        st.plotly_chart(figure, key=key, theme=None, config=config, alt=f"{title}. {reading}")
+        config["modeBarButtonsToRemove"] = _UNUSED_BUTTONS + ([] if on_brush else _BRUSHES)
+        # Streamlit's own `theme` would paint over ours.
+        common: dict[str, Any] = {"key": key, "theme": None, "config": config, "alt": f"{title}. {reading}"}
+        if on_brush is None:
+            st.plotly_chart(figure, **common)
+        else:
+            st.plotly_chart(figure, on_select=lambda: _brushed(key, on_brush), **common)
         if on_click is not None:
             plot_bridge(target=key, on_click=on_click)
         st.markdown(reading)
@@ -69,7 +91,22 @@ def empty(what: str, remedy: str) -> None:
     st.info(f"{what} {remedy}", icon=":material/info:")
 
 
-def _definitions_popover(names: Sequence[str], *, key: str) -> None:
+def _brushed(key: str, on_brush: Callable[[Brush], None]) -> None:
+    told = component_state(key, "selection") or {}
+    polygons = [(each["x"], each["y"]) for each in told.get("lasso", ())]
+    # A box comes as two opposite corners.
+    polygons += [
+        ([x0, x1, x1, x0], [y0, y0, y1, y1])
+        for (x0, x1), (y0, y1) in ((each["x"], each["y"]) for each in told.get("box", ()))
+    ]
+    points = tuple(point.get("customdata") for point in told.get("points", ()))
+    # An empty event is Plotly's echo of a redrawn figure, not a wish.
+    if points or polygons:
+        on_brush(Brush(points=points, polygons=tuple(polygons)))
+
+
+def definitions_popover(names: Sequence[str], *, key: str) -> None:
+    """Offer what the numbers mean: sections of docs/metrics.md."""
     texts = [text for name in names if (text := definition_of(name))]
     if texts:
         with st.popover(
@@ -82,7 +119,8 @@ def _definitions_popover(names: Sequence[str], *, key: str) -> None:
             st.markdown("\n\n".join(texts))
 
 
-def _data_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
+def data_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
+    """Offer the numbers themselves, as a table and as a file; `table` is called when the reader asks."""
     popover = st.popover(
         "Data",
         icon=":material/table:",

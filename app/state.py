@@ -76,10 +76,15 @@ def look(trace: RoutingTrace) -> Looked:
         return Looked(Selection.from_query(asked, trace, missing="drop"), str(error))
 
 
-def select(selection: Selection) -> None:
-    """Make this what the user looks at; for callbacks, before the page runs again."""
+def select(selection: Selection, **options: str | None) -> None:
+    """Make this what the user looks at; for callbacks, before the page runs again.
+
+    Args:
+        selection: the new selection.
+        options: names of the URL that change with it, None taking one out.
+    """
     asked = selection.to_query()
-    _write({name: asked.get(name) for name in SELECTION_NAMES})
+    _write({name: asked.get(name) for name in SELECTION_NAMES} | options)
 
 
 def set_options(**options: str | None) -> None:
