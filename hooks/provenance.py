@@ -1,0 +1,74 @@
+"""How a recording came to be: versions, device, precision, time."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from datetime import UTC, datetime
+from importlib import metadata
+
+import torch
+import transformers
+from torch import nn
+
+from routing import Provenance
+
+__all__ = ["now", "provenance_of"]
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance_of(
+    model: nn.Module, *, name: str | None, revision: str | None, seed: int | None, tasks: str, note: str | None
+) -> Provenance:
+    """What is known of a recording when it begins.
+
+    Args:
+        model: the transformers model.
+        name: name or folder of the model as it was asked for; the model's own word if None.
+        revision: revision of the model, or None.
+        seed: the run's seed, or None.
+        tasks: where the tasks come from.
+        note: what a reader must know.
+    """
+    config = getattr(model, "config", None)
+    devices = dict.fromkeys(_device_name(parameter.device) for parameter in model.parameters())
+    return Provenance(
+        model=name or getattr(config, "_name_or_path", "") or type(model).__name__,
+        revision=revision or getattr(config, "_commit_hash", None),
+        model_class=type(model).__name__,
+        transformers=transformers.__version__,
+        torch=torch.__version__,
+        routescope=_own_version(),
+        python=platform.python_version(),
+        device=", ".join(devices),
+        dtype=_main_dtype(model),
+        seed=seed,
+        started=now(),
+        tasks=tasks,
+        note=note,
+    )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
+def _main_dtype(model: nn.Module) -> str:
+    """The precision of most parameters: routers are often kept in float32 beside a half-precision model."""
+    sizes: Counter[str] = Counter()
+    for parameter in model.parameters():
+        sizes[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
+    return sizes.most_common(1)[0][0] if sizes else ""
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("routescope")
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,406 @@
+"""Recorder: attach, run, leave; the lifecycle of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+
+from hooks.courier import Courier
+from hooks.generation import eos_ids_of, generation_watched
+from hooks.ledger import RowLedger
+from hooks.passes import Generation, Labels, Pass, inner_model
+from hooks.pipeline import Level, LogitsPrecision, Pipeline
+from hooks.prompt_book import PromptBook
+from hooks.proof import Witness
+from hooks.provenance import now, provenance_of
+from hooks.sites import attach_taps, find_sites
+from hooks.taps import Reading
+from hooks.vocabulary import pieces_of
+from hooks.watch import PassWatch
+from routing import Prompt, RecordingError, RoutingTrace, TaskSet, open_trace
+
+if TYPE_CHECKING:
+    from hooks.evaluation import Evaluation, Progress
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Records the routing of a model while it runs, into a folder.
+
+        with Recorder(model, tokenizer, out="runs/first") as recorder:
+            recorder.run(prompts, batch_size=16)
+
+    Instead of `run`, any loop of your own, `generate()` or a trainer may call the model: what it reads is recorded.
+    Nothing is changed: hooks only look, outputs are the same bit for bit, and every hook leaves with the context,
+    whichever way it is left. Padding is dropped by the attention mask; rows of `generate()` that are done are dropped
+    from their end token on; several texts packed into a row are told apart by positions that start again.
+
+    Not recorded, but refused by name: beam search and drafted tokens (their rows do not belong to the text that
+    remains), CUDA graphs, `torch.nn.DataParallel`. With `torch.compile` graphs break at the routers, and compiled code
+    is thrown away when a recording begins and ends. In a process group each rank writes a folder of its own
+    (`runs/first-rank3`).
+
+    Args:
+        model: a transformers model with experts; wrappers such as DDP, PEFT and torch.compile may be around it.
+        tokenizer: its tokenizer; needed by `run`, and for the pieces of text in the trace.
+        out: folder of the trace; it must not hold one.
+        level: "full"; "assignments" leaves the logits out; "counts" keeps only how often each task's tokens were
+            assigned to each expert.
+        n_runners_up: unselected experts kept for each decision.
+        tasks: prompts that will be labelled, known beforehand: the prompt table is then written once.
+        logits: precision in which logits are kept; "auto" keeps bfloat16 as it is and anything else as float16.
+        with_nll: whether each token's likelihood is taken from the model's logits.
+        seed: the run's seed, for the record.
+        name: name of the model, for the record.
+        revision: revision of the model, for the record.
+        tasks_source: where the tasks come from, for the record.
+        note: what a reader must know.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any = None,
+        *,
+        out: str | Path,
+        level: Level = "full",
+        n_runners_up: int = 4,
+        tasks: TaskSet | None = None,
+        logits: LogitsPrecision = "auto",
+        with_nll: bool = True,
+        seed: int | None = None,
+        name: str | None = None,
+        revision: str | None = None,
+        tasks_source: str = "",
+        note: str | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.inner = inner_model(model)
+        self.out = _own_folder(Path(out))
+        self.level: Level = level
+        self._options = {"level": level, "n_runners_up": n_runners_up, "logits": logits}
+        self._facts = {"name": name, "revision": revision, "seed": seed, "tasks": tasks_source, "note": note}
+        self._with_nll = with_nll and level != "counts"
+        self.book = PromptBook()
+        if tasks is not None:
+            self.book.add(tasks)
+        self._labels: Labels | None = None
+        self._n_labellings = 0
+        self._early: list[tuple[Pass, dict[str, int]]] = []
+        self._pipeline: Pipeline | None = None
+        self._witness: Witness | None = None
+        self._updates: dict[str, Any] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Attach the hooks.
+
+        Raises:
+            RecordingError: the model has no router that can be read, or the folder holds a trace.
+        """
+        if (self.out / "header.json").exists():
+            msg = f"{self.out} already holds a trace, and a trace is written once. Choose another folder or remove it."
+            raise RecordingError(msg)
+        sites = find_sites(self.inner)
+        self._provenance = provenance_of(self.inner, **self._facts)
+        self._compiled = _is_compiled(self.model) or _is_compiled(self.inner)
+        self._watch = PassWatch(
+            self.inner,
+            sites=sites,
+            begun=self._check,
+            deliver=self._take,
+            labels=lambda: self._labels,
+            with_nll=self._with_nll,
+        )
+        with ExitStack() as opened:
+            if self._compiled:
+                # Compiled code holds the hooks of its first call: it must be made anew with ours, and again without.
+                torch._dynamo.reset()
+                opened.callback(torch._dynamo.reset)
+                self._watch.copy_always()
+            self._courier = Courier()
+            opened.callback(self._courier.close)
+            self._witness = Witness(sites)
+            receive = torch.compiler.disable(self._receive) if self._compiled else self._receive
+            for handle in (*attach_taps(self.inner, sites, receive), *self._watch.attach()):
+                opened.callback(handle.remove)
+            opened.callback(self._dismiss_witness)
+            self._witness.__enter__()
+            opened.enter_context(
+                generation_watched(self.inner, begun=self._generating, paused=lambda: self._watch.paused)
+            )
+            self._open = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the hooks, write what is pending, close the trace.
+
+        Raises:
+            RecordingError: writing failed, or nothing was recorded.
+        """
+        self._watch.forget()
+        try:
+            self._finish(complete=kind is None)
+        except RecordingError as also:
+            if error is None:
+                raise
+            if also is not error:
+                error.add_note(f"The trace could not be finished either: {also}")
+
+    def run(
+        self,
+        prompts: TaskSet | Sequence[Prompt],
+        *,
+        batch_size: int = 16,
+        max_new_tokens: int | None = None,
+        too_long: str = "error",
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Evaluation:
+        """Evaluate the model on prompts while it is recorded.
+
+        Prompts with options are answered by the option that the model finds likeliest, in a pass that is not
+        recorded; then the prompt with that answer is recorded. Others are generated greedily as far as their task
+        says. Predictions and scores are written beside the routing.
+
+        Args:
+            prompts: a task set, or prompts; prompts without a task are read, and answered only if they have options.
+            batch_size: texts a batch.
+            max_new_tokens: how much to generate, instead of what the tasks say; 0 only reads.
+            too_long: "error", or "truncate" to cut off the beginning of texts that exceed the model's context.
+            progress: called after every batch.
+
+        Raises:
+            TaskError: there are no prompts, or one is longer than the model's context.
+            RecordingError: the tokenizer is missing, or recording failed.
+        """
+        from hooks.evaluation import evaluated
+
+        return evaluated(
+            self, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, too_long=too_long, progress=progress
+        )
+
+    @contextmanager
+    def labelled(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n_tokens: Sequence[int] | None = None,
+        n_prompt_tokens: Sequence[int] | None = None,
+    ) -> Iterator[None]:
+        """While open, the rows of a batch are these prompts, in order.
+
+        Args:
+            prompts: one for each row.
+            n_tokens: real tokens of each row, where batches are padded on the right and passed without a mask.
+            n_prompt_tokens: how many tokens of each row are read; those after them count as generated.
+        """
+        self._n_labellings += 1
+        before, self._labels = (
+            self._labels,
+            Labels(
+                prompts=tuple(self.book.add(prompts)),
+                n_tokens=None if n_tokens is None else tuple(n_tokens),
+                n_prompt_tokens=None if n_prompt_tokens is None else tuple(n_prompt_tokens),
+                serial=self._n_labellings,
+            ),
+        )
+        try:
+            yield
+        finally:
+            self._labels = before
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While open, the model runs unrecorded."""
+        before, self._watch.paused = self._watch.paused, True
+        try:
+            yield
+        finally:
+            self._watch.paused = before
+
+    def note(self, **facts: Any) -> None:
+        """Write facts into the provenance when the trace is closed (overhead, tasks, note, …)."""
+        self._updates |= facts
+
+    def trace(self) -> RoutingTrace:
+        """The finished trace."""
+        return open_trace(self.out)
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens written so far."""
+        return 0 if self._pipeline is None else self._pipeline.sink.n_tokens
+
+    def write_prompts(self) -> None:
+        """Have the prompt table written with the predictions and scores so far."""
+        if self._pipeline is not None:
+            self._pipeline.deliver()
+            self._courier.send(self._pipeline.sink.write_prompts)
+
+    def _receive(self, number: int, reading: Reading) -> None:
+        if self._watch.paused:
+            return
+        if self._witness is not None and number in self._witness.pending:
+            self._witness.receive(number, reading)
+        self._watch.receive(number, reading)
+
+    def _generating(self, generation: Generation | None) -> None:
+        self._watch.generation = generation
+
+    def _check(self) -> None:
+        self._courier.check()
+
+    def _take(self, one: Pass, n_rows: dict[str, int]) -> None:
+        if self._pipeline is None:
+            self._early.append((one, n_rows))
+            # An encoder that ran by itself leaves the decoder's routers unproven: wait for them.
+            if self._watch.main in n_rows:
+                self._begin()
+            return
+        self._prove_latecomers(one)
+        self._pipeline.add(one, n_rows)
+
+    def _begin(self) -> None:
+        assert self._witness is not None
+        sites = self._witness.proven()
+        self._witness.__exit__(None, None, None)
+        self._witness.sites = sites
+        if self._witness.pending:
+            self._witness.__enter__()
+        elif self._compiled:
+            torch._dynamo.reset()
+        eos_ids = eos_ids_of(self.inner)
+        self._pipeline = Pipeline(
+            self.out,
+            sites=sites,
+            first=[one for one, _ in self._early],
+            courier=self._courier,
+            book=self.book,
+            ledger=RowLedger(
+                self.book,
+                eos_ids=eos_ids,
+                pad_id=getattr(self.inner.config, "pad_token_id", None) if hasattr(self.inner, "config") else None,
+                first_stack=self._watch.reads_first,
+                generated_stacks=self._watch.written_stacks,
+            ),
+            provenance=self._provenance,
+            eager=self._compiled,
+            **self._options,
+        )
+        early, self._early = self._early, []
+        for one, n_rows in early:
+            self._pipeline.add(one, n_rows)
+
+    def _prove_latecomers(self, one: Pass) -> None:
+        """Prove routers that run for the first time now (an image tower, once there is an image)."""
+        if self._witness is None or not self._witness.pending or self._pipeline is None:
+            return
+        late = [
+            n
+            for n, reading in enumerate(one.readings)
+            if reading is not None and self._pipeline.sites[n].facts.proof == "none"
+        ]
+        if not late:
+            return
+        before = [site.facts for site in self._pipeline.sites]
+        sites = self._witness.proven()
+        for number in late:
+            old, new = before[number], sites[number].facts
+            if not self._pipeline.holds(number) or (old.n_experts, old.top_k) != (new.n_experts, new.top_k):
+                msg = (
+                    f"The router of {new.label} ({new.module}) ran for the first time after the trace was begun, and "
+                    f"the trace has no place for its {new.n_experts} experts. Record a batch first in which it runs."
+                )
+                raise RecordingError(msg)
+            self._pipeline.sites[number] = sites[number]
+        self._witness.sites = list(self._pipeline.sites)
+
+    def _dismiss_witness(self) -> None:
+        if self._witness is not None:
+            self._witness.__exit__(None, None, None)
+
+    def _finish(self, *, complete: bool) -> None:
+        failure: BaseException | None = None
+        try:
+            if self._pipeline is None and self._early:
+                self._begin()
+            if self._pipeline is not None and not self._courier.failed:
+                self._pipeline.deliver()
+        except BaseException as error:  # noqa: BLE001 - hooks and files come first; it is raised below
+            failure = error
+        finally:
+            self._open.close()
+        if self._pipeline is not None:
+            try:
+                self._close_trace(complete=complete and failure is None and not self._courier.failed)
+            except RecordingError as error:
+                failure = failure or error
+        self._courier.check()
+        if failure is not None:
+            raise failure
+        if self._pipeline is None and complete:
+            msg = (
+                f"Nothing was recorded: the {type(self.inner).__name__} was not called. "
+                "Run the model inside the Recorder's context."
+            )
+            raise RecordingError(msg)
+
+    def _close_trace(self, *, complete: bool) -> None:
+        """The writing thread has ended, so its parts are ours now."""
+        assert self._pipeline is not None
+        writer, sink = self._pipeline.writer, self._pipeline.sink
+        try:
+            if self.tokenizer is not None:
+                self.book.set_text(lambda ids: self.tokenizer.decode(ids, skip_special_tokens=False))
+                writer.set_vocabulary(pieces_of(self.tokenizer, sorted(self._pipeline.ids_seen)))
+            sink.finish()
+        finally:
+            writer.layer_facts = self._pipeline.layer_facts
+            writer.close(
+                complete=complete,
+                finished=now(),
+                self_check=_self_check(self._pipeline.layer_facts),
+                **self._updates,
+            )
+
+
+def _self_check(layer_facts: Sequence[Any]) -> dict[str, Any]:
+    """What was proven on the first batch, in words, and for how many layers."""
+    n_layers = len(layer_facts)
+    proofs = [facts.proof for facts in layer_facts]
+    n_replayed, n_run = (
+        sum(proof in ("replay", "weights") for proof in proofs),
+        sum(proof != "none" for proof in proofs),
+    )
+    n_ruled = sum(facts.score_function != "unknown" for facts in layer_facts)
+
+    def of_all(n: int) -> str:
+        return "passed" if n == n_layers else f"passed in {n} of {n_layers} layers"
+
+    return {"counts": of_all(n_run), "replay": of_all(n_replayed), "rule": of_all(n_ruled)}
+
+
+def _own_folder(out: Path) -> Path:
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
+        return out.with_name(f"{out.name}-rank{torch.distributed.get_rank()}")
+    return out
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    # getattr on an OptimizedModule falls through to what it wraps, so its own dictionary is asked.
+    return "_orig_mod" in model._modules or any(
+        module.__dict__.get("_compiled_call_impl") is not None for module in model.modules()
+    )
