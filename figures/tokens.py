@@ -40,8 +40,11 @@ def token_route(route: pd.DataFrame, *, mode: Mode, usual: pd.DataFrame | None =
     # Set by hand: markers would push the ends of an automatic range outwards.
     figure.update_yaxes(range=[len(layers) - 0.5, -0.5], showgrid=False, zeroline=False)
     figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)", row=1, col=1)
-    row_height = 30 if len(layers) <= 24 else 20
-    return finish(figure, mode=mode, height=92 + row_height * len(layers))
+    return finish(figure, mode=mode, height=92 + _row_height(layers) * len(layers))
+
+
+def _row_height(layers: list[str]) -> int:
+    return 30 if len(layers) <= 24 else 20
 
 
 def _add_ranks(figure: go.Figure, route: pd.DataFrame, *, layers: list[str], mode: Mode) -> None:
@@ -61,7 +64,8 @@ def _add_ranks(figure: go.Figure, route: pd.DataFrame, *, layers: list[str], mod
     starts = (0.0, n_selected + _GAP)
     for rows, start, shows_bar in ((chosen, starts[0], True), (following, starts[1], False)):
         if len(rows):
-            figure.add_trace(_cells(rows, layers=layers, start=start, wide=wide, showscale=shows_bar, **scale), 1, 1)
+            cells = _cells(rows, layers=layers, start=start, wide=wide, showscale=shows_bar, **scale)
+            figure.add_trace(cells, row=1, col=1)
     n_following = int(following["rank"].max()) + 1 if len(following) else 0
     end = starts[1] + n_following if n_following else n_selected
     figure.update_xaxes(
@@ -103,7 +107,13 @@ def _cells(rows: pd.DataFrame, *, layers: list[str], start: float, wide: bool, *
         hoverongaps=False,
         xgap=3,
         ygap=3,
-        colorbar={"title": "Selection score", "lenmode": "pixels", "len": 170, "y": 1, "yanchor": "top"},
+        colorbar={
+            "title": "Selection score",
+            "lenmode": "pixels",
+            "len": min(170, _row_height(layers) * len(layers)),
+            "y": 1,
+            "yanchor": "top",
+        },
         **options,
     )
 

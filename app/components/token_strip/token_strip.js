@@ -32,7 +32,10 @@ class Strip {
     this.passageId = null;
     this.lens = null;
     this.passage.onclick = (event) => this.choose(this.indexOf(event.target), 0);
-    this.passage.onmouseover = (event) => this.tell(this.indexOf(event.target), false);
+    this.passage.onmouseover = (event) => {
+      const i = this.indexOf(event.target);
+      this.tell(i < 0 ? this.selected : i, false);
+    };
     this.passage.onmouseleave = () => this.tell(this.selected, false);
     this.passage.onkeydown = (event) => this.key(event);
   }

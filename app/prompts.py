@@ -1,0 +1,67 @@
+"""Which prompts a reader may choose from, and how a list names them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+
+from figures.pieces import snippet
+from routing import RoutingTrace
+
+__all__ = ["OUTCOMES", "Outcome", "matching_prompts", "outcome_of", "prompt_label", "prompt_lead"]
+
+Outcome = Literal["all", "right", "partly", "wrong"]
+OUTCOMES: tuple[Outcome, ...] = ("all", "right", "partly", "wrong")
+_MARKS = {"right": "✓", "partly": "◐", "wrong": "✗", "unknown": "·"}
+
+
+def matching_prompts(
+    trace: RoutingTrace,
+    *,
+    tasks: tuple[str, ...] = (),
+    prompts: tuple[str, ...] = (),
+    outcome: Outcome = "all",
+    text: str = "",
+) -> tuple[int, ...]:
+    """Rows of the prompts of these tasks, with this outcome, whose id or texts hold this text.
+
+    Returns:
+        (prompt) · row of `trace.prompts` · ascending.
+    """
+    table = trace.prompts
+    keep = pd.Series(data=True, index=table.index)
+    if tasks:
+        keep &= table["task"].isin(tasks)
+    if prompts:
+        keep &= table["prompt"].isin(prompts)
+    if outcome != "all":
+        keep &= table["score"].map(outcome_of) == outcome
+    if text:
+        found = pd.Series(data=False, index=table.index)
+        for column in ("prompt", "text", "target", "prediction"):
+            texts = table[column].fillna("").astype(str)
+            found |= texts.str.contains(text, case=False, regex=False)
+        keep &= found
+    return tuple(int(row) for row in table.index[keep])
+
+
+def outcome_of(score: float) -> str:
+    """What a score says in a word: "right", "partly", "wrong" or "unknown"."""
+    if pd.isna(score):
+        return "unknown"
+    if score >= 1:
+        return "right"
+    return "wrong" if score <= 0 else "partly"
+
+
+def prompt_lead(text: str, *, n_characters: int) -> str:
+    """The beginning of what sets a prompt apart: after its first line, which is its task's instruction as a rule."""
+    first, _, rest = text.partition("\n")
+    return snippet(rest if rest.strip() else first, n_characters=n_characters)
+
+
+def prompt_label(prompt: pd.Series, *, n_characters: int = 80) -> str:
+    """A prompt in a list: outcome, task and the beginning of its text."""
+    mark = _MARKS[outcome_of(prompt["score"])]
+    return f"{mark} {prompt['task']} · {prompt_lead(str(prompt['text']), n_characters=n_characters)}"

@@ -1,0 +1,98 @@
+"""What a passage and a token's route say, in a sentence each; in Markdown, with every text escaped."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from app.sentences import and_list, escaped, percent
+from figures.pieces import shown_piece
+from routing import expert_name
+
+__all__ = ["passage_reading", "route_reading", "token_name"]
+
+# How a piece of a passage is colored, and the word for it.
+_LOWEST = {"margin": "closest call", "entropy": "most decided token", "nll": "easiest token"}
+_HIGHEST = {"margin": "clearest choice", "entropy": "least decided token", "nll": "hardest token"}
+_UNITS = {"margin": "", "entropy": " of ln(experts)", "nll": " nats"}
+
+
+def token_name(tokens: pd.DataFrame, token: int) -> str:
+    """A token as a sentence names it: its text, or what its sign stands for, and its number."""
+    piece = shown_piece(str(tokens["piece"].iloc[token]))
+    text = f"“{piece.text.strip()}”" if piece.name is None else f"a {piece.name}"
+    return f"{escaped(text)} (token {token})"
+
+
+def passage_reading(tokens: pd.DataFrame, experts: pd.DataFrame, *, layer: str, shade: str, n_experts: int) -> str:
+    """The one thing to see in a colored passage.
+
+    Args:
+        tokens: a row a token, with piece and nll.
+        experts: a row a token, with expert, margin, entropy.
+        layer: label of the layer.
+        shade: "expert", "margin", "entropy" or "nll".
+        n_experts: that the layer has.
+
+    Returns:
+        one or two sentences.
+    """
+    first = experts["expert"].dropna()
+    if first.empty:
+        return f"{escaped(layer)} routed none of these {len(tokens)} tokens: it belongs to another stack of the model."
+    counts = first.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+    if shade == "expert":
+        name = escaped(expert_name(layer, int(counts.index[0])))
+        return (
+            f"**{name}** comes first for {counts.iloc[0]} of {len(first)} tokens "
+            f"({percent(counts.iloc[0] / len(first))}; an even spread would give each {percent(1 / n_experts)}). "
+            f"{len(counts)} of the layer's {n_experts} experts come first somewhere in this text."
+        )
+    values = (tokens if shade == "nll" else experts)[shade].reset_index(drop=True).dropna()
+    if values.empty:
+        return f"This run holds no {shade} for this text in {escaped(layer)}."
+    low, high = int(values.idxmin()), int(values.idxmax())
+    return (
+        f"The {_HIGHEST[shade]} is {token_name(tokens, high)} at {values[high]:.3f}{_UNITS[shade]}, "
+        f"the {_LOWEST[shade]} {token_name(tokens, low)} at {values[low]:.3f}; the median is {values.median():.3f}."
+    )
+
+
+def route_reading(route: pd.DataFrame, *, name: str, usual: pd.DataFrame | None = None) -> str:
+    """The one thing to see in a token's route: where it was decided, and where it hung by a thread.
+
+    Args:
+        route: rows of layer, rank, expert, selected, dropped, margin.
+        name: of the token.
+        usual: layer (index) × low, high: the middle half of all tokens' margins.
+
+    Returns:
+        one or two sentences.
+    """
+    if route.empty:
+        return f"No layer routed {name}."
+    margins = route.drop_duplicates("layer").set_index("layer")["margin"].dropna()
+    if margins.empty:
+        return f"This run holds no runners-up, so how close the choices for {name} were is unknown."
+    layer = str(margins.idxmin())
+    there = route[route["layer"] == layer]
+    last = there[there["selected"]].nsmallest(1, "score")["expert"].iloc[0]
+    following = there.loc[~there["selected"], "expert"].iloc[0]
+    sentence = (
+        f"For {name} the closest call is in {escaped(layer)}: E{last} was selected before E{following} "
+        f"by a margin of {margins.min():.4f}."
+    )
+    if usual is not None:
+        close = [each for each in margins.index if margins[each] < usual["low"].get(each, float("-inf"))]
+        clear = [each for each in margins.index if margins[each] > usual["high"].get(each, float("inf"))]
+        sentence += (
+            f" The margin is below that of three quarters of all tokens in {_where(close)}, "
+            f"and above that of three quarters in {_where(clear)}."
+        )
+    n_dropped = int((route["dropped"] == 1).sum())
+    if n_dropped:
+        sentence += f" {n_dropped} of its assignments were dropped because the expert was full."
+    return sentence
+
+
+def _where(layers: list[str]) -> str:
+    return and_list([escaped(layer) for layer in layers]) if layers else "no layer"
