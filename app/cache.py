@@ -78,9 +78,7 @@ def trace_of(run: Run) -> RoutingTrace:
     return _opened(TraceKey(run.path, run.stamp))
 
 
-def answer(
-    trace: RoutingTrace, function: Callable[..., T], *, within: Selection | None = None, **options: Any
-) -> T:
+def answer(trace: RoutingTrace, function: Callable[..., T], *, within: Selection | None = None, **options: Any) -> T:
     """What `function(trace, **options)` gives, computed once for all sessions. Read it, never write into it.
 
     Args:

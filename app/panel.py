@@ -67,7 +67,7 @@ def panel(
         on_brush: called with what a lasso, a box or a click took in, before the page runs again.
     """
     with st.container(key=f"panel_{key}", gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
             st.markdown(f"#### {title}", width="stretch")
             definitions_popover(definitions, key=key)
             data_popover(table, key=key)

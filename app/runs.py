@@ -62,12 +62,8 @@ def snapshots(runs: tuple[Run, ...], run: Run) -> tuple[Run, ...]:
 
     A run of a user belongs to the series whose folder it was recorded from, which its name then begins with.
     """
-    series = run.series or next(
-        (each.series for each in runs if each.series and run.name == each.series), None
-    )
-    members = [
-        each for each in runs if each.series is not None and each.series == series and each.step is not None
-    ]
+    series = run.series or next((each.series for each in runs if each.series and run.name == each.series), None)
+    members = [each for each in runs if each.series is not None and each.series == series and each.step is not None]
     return tuple(sorted(members, key=lambda each: each.step or 0)) if len(members) > 1 else ()
 
 

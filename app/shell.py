@@ -9,8 +9,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import cache, state
-from app.runs import RUNS_VARIABLE, Run
+from app import cache, sentences, state
+from app.runs import RUNS_VARIABLE
 from app.views.page import Render, View, what_is_missing
 from routing import RoutingError, RoutingTrace, Selection, expert_name
 
@@ -87,56 +87,43 @@ def main() -> None:
 
 
 def _show(view: View) -> None:
+    runs = cache.runs()
+    if not runs:
+        _welcome()
+        return
+    asked = state.option("run")
+    run = next((each for each in runs if each.name == asked), runs[0])
+    with st.container(key="header", gap="xsmall"):
+        bar = st.container(horizontal=True, vertical_alignment="center", gap="small")
+        with bar, st.container(width=340):
+            state.choose("Run", [each.name for each in runs], name="run", kind="select", label_visibility="collapsed")
+        # The picker is drawn before the trace is opened: a run that cannot be read must not lock the app.
+        chips = st.container()
+    if asked not in (None, run.name):
+        there_is_none = f"There is no run named “{sentences.escaped(str(asked))}” here; this is “{run.name}”."
+        st.warning(there_is_none, icon=":material/link_off:")
     try:
-        runs = cache.runs()
-        if not runs:
-            _welcome()
-            return
-        run = _run_of(runs)
         trace = cache.trace_of(run)
         looked = state.look(trace)
-        _header(runs, run, trace, looked.selection)
+        with bar:
+            _task_filter(trace, looked.selection)
+            _layer_filter(trace, looked.selection)
+            if trace.provenance.note:
+                _badge(trace.provenance.note)
+        with chips:
+            _chips(looked.selection)
         if looked.problem:
-            st.warning(
-                f"This link asks for more than the run holds. {looked.problem}", icon=":material/link_off:"
-            )
+            problem = sentences.escaped(looked.problem)
+            st.warning(f"This link asks for more than the run holds. {problem}", icon=":material/link_off:")
         st.title(view.question, anchor=False)
         if missing := what_is_missing(view, trace):
             st.info(missing, icon=":material/info:")
             return
         view.load()(trace, looked.selection)
     except RoutingError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(sentences.escaped(str(error)), icon=":material/error:")
         for note in getattr(error, "__notes__", ()):
-            st.caption(note)
-
-
-def _run_of(runs: tuple[Run, ...]) -> Run:
-    asked = state.option("run")
-    by_name = {run.name: run for run in runs}
-    if asked is not None and asked not in by_name:
-        st.warning(
-            f"There is no run named {asked!r} here; this is {runs[0].name!r}.", icon=":material/link_off:"
-        )
-    return by_name.get(asked or "", runs[0])
-
-
-def _header(runs: tuple[Run, ...], run: Run, trace: RoutingTrace, selection: Selection) -> None:
-    with st.container(key="header", gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            with st.container(width=340):
-                state.choose(
-                    "Run",
-                    [each.name for each in runs],
-                    name="run",
-                    kind="select",
-                    label_visibility="collapsed",
-                )
-            _task_filter(trace, selection)
-            _layer_filter(trace, selection)
-            if trace.provenance.note:
-                _badge(trace.provenance.note)
-        _chips(selection)
+            st.caption(sentences.escaped(note))
 
 
 def _badge(note: str) -> None:
@@ -203,9 +190,9 @@ def _chips(selection: Selection) -> None:
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center", key="chips"):
         for number, (text, rest) in enumerate(chips[:_MOST_CHIPS]):
             st.button(
-                f"{_plain(text)} ✕",
+                f"{sentences.escaped(text)} ✕",
                 key=f"chip_{number}",
-                help=f"Take {_plain(text)} out of the selection",
+                help=f"Take {sentences.escaped(text)} out of the selection",
                 on_click=state.select,
                 args=(rest,),
             )
@@ -226,13 +213,6 @@ _MOST_CHIPS = 12
 
 def _without(items: tuple, item: object) -> tuple:
     return tuple(each for each in items if each != item)
-
-
-def _plain(text: str) -> str:
-    """Text for a Markdown label: shown as it is, however it is spelled."""
-    return "".join(
-        f"\\{character}" if character in r"\`*_{}[]()#+-.!:<>~|$&" else character for character in text
-    )
 
 
 def _welcome() -> None:

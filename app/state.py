@@ -20,6 +20,7 @@ __all__ = [
     "choose",
     "choose_one",
     "choose_several",
+    "chosen",
     "component_state",
     "heard",
     "link_query",
@@ -110,6 +111,12 @@ def link_query(selection: Selection | None = None, **options: str | None) -> dic
     return {name: value for name, value in query.items() if options.get(name, value) is not None}
 
 
+def chosen(name: str, choices: Sequence[T], *, default: T | None = None, text: Callable[[T], str] = str) -> T:
+    """What `choose` of the same arguments would give, for where the widget stands further down the page."""
+    by_text = {text(choice): choice for choice in choices}
+    return by_text.get(_query().get(name, ""), choices[0] if default is None else default)
+
+
 def choose(
     label: str,
     choices: Sequence[T],
@@ -139,8 +146,7 @@ def choose(
         the choice; the default where the URL names none that exists.
     """
     fallback = choices[0] if default is None else default
-    by_text = {text(choice): choice for choice in choices}
-    value = by_text.get(_query().get(name, ""), fallback)
+    value = chosen(name, choices, default=fallback, text=text)
     key = f"choice_{name}"
 
     def changed() -> None:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, color_of_task_types, finish
 
-__all__ = ["score_dots", "task_bars"]
+__all__ = ["score_dots", "share_bars", "task_bars"]
 
 _ROW_PIXELS = 24
 
@@ -147,6 +147,33 @@ def score_dots(
         yaxis=_rows_axis(tasks) | {"showgrid": True},
     )
     return finish(figure, mode=mode, height=_height(len(tasks)))
+
+
+def share_bars(table: pd.DataFrame, *, task_types: Mapping[str, str], mode: Mode = "light") -> go.Figure:
+    """How much of an expert's work each task brings, largest surplus first, beside the task's share of the tokens.
+
+    Args:
+        table: index task · share_of_expert, share_of_tokens.
+        task_types: type of each task.
+        mode: light or dark.
+    """
+    surplus = (table["share_of_expert"] - table["share_of_tokens"]).fillna(0.0)
+    ordered = table.loc[surplus.sort_values(ascending=False, kind="stable").index]
+    figure = task_bars(
+        ordered.rename(columns={"share_of_expert": "value"}),
+        value_title="share of the expert's assignments",
+        task_types=task_types,
+        mode=mode,
+    )
+    figure.add_scatter(
+        x=ordered["share_of_tokens"],
+        y=np.arange(len(ordered)),
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 15, "line": {"width": 2, "color": INKS[mode].text}},
+        name="share of the tokens",
+        hovertemplate="%{x:.1%} of the tokens<extra></extra>",
+    )
+    return figure
 
 
 def _reference(figure: go.Figure, value: float, *, name: str, value_format: str, mode: Mode) -> None:

@@ -14,6 +14,8 @@ from figures.theme import INKS, Mode, finish
 __all__ = ["layer_expert_heatmap", "load_heatmap"]
 
 _MOST_TICKS = 32
+# Lower, and the color bar has no room for its ticks.
+_LEAST_PIXELS = 150
 
 
 def load_heatmap(
@@ -139,4 +141,4 @@ def layer_expert_heatmap(
 
 def _height(n_rows: int) -> int:
     per_row = 30 if n_rows <= 12 else 20 if n_rows <= 32 else 13
-    return 110 + max(3, n_rows) * per_row
+    return 110 + max(_LEAST_PIXELS, n_rows * per_row)

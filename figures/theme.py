@@ -173,7 +173,7 @@ def template(mode: Mode) -> go.layout.Template:
     }
     return go.layout.Template(
         layout={
-            "font": {"family": "Source Sans, Source Sans 3, Helvetica, Arial, sans-serif", "size": 13},
+            "font": {"family": '"Source Sans", "Helvetica Neue", Arial, sans-serif', "size": 13},
             "font_color": ink.text,
             "paper_bgcolor": ink.paper,
             "plot_bgcolor": ink.paper,
@@ -206,7 +206,10 @@ def template(mode: Mode) -> go.layout.Template:
 
 def finish(figure: go.Figure, *, mode: Mode, height: int) -> go.Figure:
     """The same figure with the house's template and a height in pixels: the last line of every builder."""
+    named = [trace for trace in figure.data if trace.type != "heatmap" and trace.showlegend is not False]
     figure.update_layout(template=template(mode), height=height)
+    if len(named) < 2 and not any(trace.showlegend for trace in named):
+        figure.update_layout(margin_t=10)
     return figure
 
 

@@ -14,8 +14,7 @@ Render = Callable[[RoutingTrace, Selection], None]
 _MISSING = {
     "logits": (
         "logits",
-        "This run was recorded without logits (level {level}). "
-        "Record it with `--level full` to open this view.",
+        "This run was recorded without logits (level {level}). Record it with `--level full` to open this view.",
     ),
     "assignments": (
         "experts",

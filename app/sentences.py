@@ -1,0 +1,187 @@
+"""The sentence of reading under each picture: what the data say, in words that follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.experts import ExpertProfile
+from routing import expert_name
+
+__all__ = [
+    "and_list",
+    "count",
+    "escaped",
+    "of_balance",
+    "of_comparison",
+    "of_drivers",
+    "of_idle",
+    "of_profile",
+    "of_scores",
+    "percent",
+    "times",
+]
+
+_MARKUP = "\\`*_{}[]()#+-.!:<>~|$&"
+
+
+def escaped(text: str) -> str:
+    """A text for Markdown, shown as it is however it is spelled."""
+    return "".join(f"\\{character}" if character in _MARKUP else character for character in text)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with the digits that matter."""
+    if not np.isfinite(share):
+        return "unknown"
+    digits = 0 if share >= 0.1 or share == 0 else 1 if share >= 0.01 else 2
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def times(factor: float) -> str:
+    """A factor as it is read aloud: 7.5 ×."""
+    digits = 1 if factor >= 0.95 else 2
+    return f"{factor:.{digits}f}\N{NO-BREAK SPACE}×"
+
+
+def count(number: int, noun: str, *, plural: str | None = None) -> str:
+    """A number with its noun: 1 layer, 2 layers."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def and_list(names: Sequence[str], *, most: int = 4) -> str:
+    """Names as an enumeration: a, b and c; those beyond `most` are counted."""
+    shown = list(names[:most])
+    if len(names) > most:
+        return f"{', '.join(shown)} and {len(names) - most} more"
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "none"
+
+
+def of_balance(balance: pd.DataFrame, *, threshold: float) -> str:
+    """What stands out of the balance of layers.
+
+    Args:
+        balance: of `load_balance`, index layer.
+        threshold: largest max ÷ mean that is called even.
+    """
+    known = balance[np.isfinite(balance["max_over_mean"])]
+    if known.empty:
+        return "No layer routed a token of this selection."
+    worst = known.loc[known["max_over_mean"].idxmax()]
+    layer = str(known["max_over_mean"].idxmax())
+    over = known.index[known["max_over_mean"] > threshold]
+    factor, low, high = (float(worst[name]) for name in ("max_over_mean", "max_over_mean_low", "max_over_mean_high"))
+    interval = f" (95 %: {low:.1f} to {high:.1f})" if np.isfinite(low) else ""
+    name = escaped(expert_name(layer, int(worst["hottest"])))
+    if not len(over):
+        return (
+            f"All {len(known)} layers are even: the busiest expert, **{name}**, takes {times(factor)} "
+            f"the mean load{interval}, below the threshold of {threshold:g}\N{NO-BREAK SPACE}×."
+        )
+    which = and_list([escaped(str(each)) for each in over])
+    return (
+        f"**{name}** is the busiest expert: {times(factor)} the mean load of its layer{interval}. "
+        f"{count(len(over), 'layer')} of {len(known)} {'is' if len(over) == 1 else 'are'} above "
+        f"{threshold:g}\N{NO-BREAK SPACE}×: {which}."
+    )
+
+
+def of_idle(idle: pd.DataFrame, *, n_experts: int) -> str:
+    """How many experts never worked, and whether that is chance.
+
+    Args:
+        idle: of `idle_experts`.
+        n_experts: how many experts the trace has in all its layers.
+    """
+    if idle.empty:
+        return f"Every one of the {n_experts:,} experts was chosen at least once."
+    chance = float(idle["chance_idle_prompts"].max())
+    surprising = int((idle["chance_idle_prompts"] < 0.01).sum())
+    verdict = (
+        "too many tokens passed for that to be chance"
+        if surprising == len(idle)
+        else f"for {surprising} of them too many prompts passed for that to be chance"
+        if surprising
+        else f"but with so few prompts chance leaves an expert idle with a probability of up to {percent(chance)}"
+    )
+    return f"{count(len(idle), 'expert')} of {n_experts:,} {_was(len(idle))} never chosen; {verdict}."
+
+
+def of_drivers(profile: ExpertProfile, *, layer: str, expert: int) -> str:
+    """Which task brings an expert more than its share of tokens."""
+    table = profile.by_task
+    known = table[np.isfinite(table["share_of_expert"])]
+    name = f"**{escaped(expert_name(layer, expert))}**"
+    if known.empty:
+        return f"{name} was not chosen by any token."
+    ratio = known["share_of_expert"] / known["share_of_tokens"]
+    task = str(ratio.idxmax())
+    row = known.loc[task]
+    if float(ratio.max()) < 1.25:
+        return f"No task drives {name}: each brings it about as much as its share of the tokens."
+    return (
+        f"{escaped(task)} drives {name} most: {percent(row['share_of_expert'])} of its assignments come from "
+        f"{percent(row['share_of_tokens'])} of the tokens, {times(float(ratio.max()))} its share."
+    )
+
+
+def of_profile(profile: ExpertProfile, *, layer: str, expert: int) -> str:
+    """What one expert serves, and whether the best task stands clear of the rest."""
+    table = profile.by_task.dropna(subset=["rate"])
+    name = f"**{escaped(expert_name(layer, expert))}**"
+    if table.empty or profile.overall_rate == 0:
+        return f"{name} was not chosen by any token of this selection."
+    best = table["rate"].idxmax()
+    row = table.loc[best]
+    interval = (
+        f" (95 %: {percent(row['rate_low'])} to {percent(row['rate_high'])})" if np.isfinite(row["rate_low"]) else ""
+    )
+    clear = np.isfinite(row["rate_low"]) and row["rate_low"] > profile.overall_rate
+    return (
+        f"{name} serves {escaped(str(best))} most: {percent(row['rate'])} of its tokens choose it{interval}, "
+        f"against {percent(profile.overall_rate)} of all tokens"
+        + ("." if clear else "; the interval reaches what all tokens do, so this may be chance.")
+    )
+
+
+def of_scores(scores: pd.DataFrame) -> str:
+    """How many tasks the model can do."""
+    known = scores.dropna(subset=["score"])
+    if known.empty:
+        return "This run holds no scores: its prompts had no targets, or no answers were made."
+    judged = known.dropna(subset=["baseline", "score_low"])
+    clear = judged[judged["score_low"] > judged["baseline"]]
+    best = str(known["score"].idxmax())
+    text = f"Best at {escaped(best)} ({known.loc[best, 'score']:.2f})."
+    if len(judged):
+        text = (
+            f"On {len(clear)} of {count(len(judged), 'task')} with a constant answer to beat, the model beats it "
+            f"beyond its 95 % interval. {text}"
+        )
+    return text
+
+
+def of_comparison(balance: pd.DataFrame, other: pd.DataFrame, *, name: str) -> str:
+    """How the evenness of two runs differs.
+
+    Args:
+        balance: of this run.
+        other: of the other run.
+        name: what the other run is called.
+    """
+    shared = [layer for layer in balance.index if layer in other.index]
+    if not shared:
+        return f"{escaped(name)} has no layer in common with this run."
+    here, there = (frame.loc[shared, "max_over_mean"] for frame in (balance, other))
+    more = int((there > here).sum())
+    return (
+        f"In {more} of {count(len(shared), 'layer')} **{escaped(name)}** is less even. Its busiest expert takes "
+        f"{times(float(there.max()))} the mean load ({escaped(str(there.idxmax()))}), this run's "
+        f"{times(float(here.max()))} ({escaped(str(here.idxmax()))})."
+    )
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"

@@ -1,0 +1,153 @@
+"""Load: who does the work, where is it unbalanced, and for which tasks?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import streamlit as st
+import xarray as xr
+
+from analysis.experts import expert_profile
+from analysis.load import expert_load, idle_experts, load_balance
+from app import cache, sentences, state
+from app.components.plot_bridge import Click
+from app.panel import empty, mode, panel
+from figures.bars import share_bars
+from figures.heatmap import load_heatmap
+from figures.lines import Track, layer_tracks
+from routing import RoutingTrace, Selection, expert_name
+
+__all__ = ["render"]
+
+_THRESHOLDS = ("1.25", "1.5", "2", "3")
+_NO_RUN = "no other run"
+
+
+def render(trace: RoutingTrace, selection: Selection) -> None:
+    """Draw the view."""
+    if trace.n_tokens == 0 and trace.level != "counts":
+        empty("This run holds no tokens yet.", "Let the recording run on, and reload the page.")
+        return
+    within = replace(selection, experts=(), focus=None)
+    balance = cache.answer(trace, load_balance, within=within)
+    if balance["max_over_mean"].isna().all():
+        empty("No token of this selection was routed.", "Clear a task or a layer above.")
+        return
+    threshold = float(state.chosen("uneven", _THRESHOLDS, default="1.5"))
+    load = cache.answer(trace, expert_load, within=within)
+    _heatmap(trace, selection, load=load, balance=balance, threshold=threshold)
+    _tracks(trace, within, balance=balance, threshold=threshold)
+    left, right = st.columns(2, gap="large")
+    with left:
+        _drivers(trace, selection, within, balance=balance)
+    with right:
+        _idle(trace, within)
+
+
+def _heatmap(
+    trace: RoutingTrace, selection: Selection, *, load: xr.DataArray, balance: pd.DataFrame, threshold: float
+) -> None:
+    layers = [str(layer) for layer in load["layer"].values]
+    exists = trace.expert_exists.sel(layer=layers)
+
+    def clicked(click: Click) -> None:
+        expert = (layers[round(click.y)], round(click.x))
+        chosen = () if selection.experts == (expert,) else (expert,)
+        state.select(replace(selection, experts=chosen))
+
+    panel(
+        "Load of every expert against the even share of its layer",
+        load_heatmap(load, exists=exists, selected=selection.experts, mode=mode()),
+        key="load_heatmap",
+        reading=sentences.of_balance(balance, threshold=threshold) + " Click a cell to look at that expert.",
+        table=lambda: load.to_dataframe(name="load").dropna().reset_index(),
+        definitions=("expert_load", "load_balance"),
+        on_click=clicked,
+    )
+
+
+def _tracks(trace: RoutingTrace, within: Selection, *, balance: pd.DataFrame, threshold: float) -> None:
+    tracks = (
+        Track(column="max_over_mean", title="max ÷ mean load", threshold=threshold),
+        Track(column="cv", title="coefficient of variation"),
+        Track(column="entropy_normalized", title="normalized entropy (1 = even)", number_format=".3f"),
+        Track(column="effective_experts", title="effective experts", number_format=".1f"),
+    )
+    runs = {run.name: run for run in cache.runs() if run.path != str(trace.path)}
+    other: pd.DataFrame | None = None
+    picked = state.option("base", _NO_RUN)
+
+    def controls() -> None:
+        with st.container(horizontal=True, gap="large"):
+            state.choose(
+                "A layer is uneven above",
+                _THRESHOLDS,
+                name="uneven",
+                default="1.5",
+                shown=lambda each: f"{each} ×",
+                help="The load of the busiest expert over the mean load of its layer.",
+            )
+            if runs:
+                with st.container(width=360):
+                    state.choose("Compare with", [_NO_RUN, *runs], name="base", kind="select")
+
+    if picked in runs:
+        base = cache.trace_of(runs[picked])
+        shared = within.held_by(base)
+        other = cache.answer(base, load_balance, within=shared)
+    if other is not None:
+        reading = sentences.of_comparison(balance, other, name=picked)
+    else:
+        reading = (
+            "Bars are 95 % intervals from drawing prompts again; entropy 1 and as many effective experts as there "
+            "are experts mean an even layer."
+        )
+    panel(
+        "How even each layer is",
+        layer_tracks(balance, tracks, other=other, names=("this run", picked or _NO_RUN), mode=mode()),
+        key="load_tracks",
+        reading=reading,
+        table=lambda: _with_other(balance, other, picked),
+        definitions=("load_balance",),
+        controls=controls,
+    )
+
+
+def _with_other(balance: pd.DataFrame, other: pd.DataFrame | None, name: str | None) -> pd.DataFrame:
+    rows = balance.reset_index()
+    if other is None:
+        return rows
+    return pd.concat([rows.assign(run="this run"), other.reset_index().assign(run=name)], ignore_index=True)
+
+
+def _drivers(trace: RoutingTrace, selection: Selection, within: Selection, *, balance: pd.DataFrame) -> None:
+    hottest = str(balance["max_over_mean"].idxmax())
+    layer, expert = selection.experts[0] if selection.experts else (hottest, int(balance.loc[hottest, "hottest"]))
+    profile = cache.answer(trace, expert_profile, within=replace(within, layers=()), layer=layer, expert=expert)
+    which = "The picked expert" if selection.experts else "The busiest expert"
+    panel(
+        f"{which}, {expert_name(layer, expert)}: which tasks bring it work",
+        share_bars(profile.by_task, task_types=trace.task_types, mode=mode()),
+        key="load_drivers",
+        reading=sentences.of_drivers(profile, layer=layer, expert=expert),
+        table=lambda: profile.by_task.reset_index(),
+        definitions=("expert_profile",),
+    )
+
+
+def _idle(trace: RoutingTrace, within: Selection) -> None:
+    idle = cache.answer(trace, idle_experts, within=within)
+    n_experts = int(trace.expert_exists.sel(layer=list(within.layers or trace.layers)).sum())
+    st.markdown("#### Idle experts")
+    st.markdown(sentences.of_idle(idle, n_experts=n_experts))
+    if not idle.empty:
+        st.dataframe(
+            idle,
+            hide_index=True,
+            height=min(360, 38 + 35 * len(idle)),
+            column_config={
+                "chance_idle": st.column_config.NumberColumn("chance, tokens independent", format="scientific"),
+                "chance_idle_prompts": st.column_config.NumberColumn("chance, prompts alike", format="scientific"),
+            },
+        )
