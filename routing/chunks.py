@@ -90,5 +90,11 @@ def iterate_chunks(trace: RoutingTrace, *, fields: Sequence[str], n_tokens: int)
     for start in range(0, trace.n_tokens, n_tokens):
         stop = min(start + n_tokens, trace.n_tokens)
         keys = {name: rows.read(start, stop) for name, rows in columns.items()}
+        if keys["prompt"].min() < 0 or keys["prompt"].max() >= len(task_of_prompt):
+            msg = (
+                f"Tokens {start} to {stop} name prompts outside the table of {len(task_of_prompt)}. "
+                "The prompt table was cut off or changed; restore it, or record again."
+            )
+            raise TraceError(msg)
         arrays = {name: None if rows is None else rows.read(start, stop) for name, rows in asked.items()}
         yield Chunk(start=start, stop=stop, task=task_of_prompt[keys["prompt"]], **keys, **arrays)  # type: ignore[arg-type]

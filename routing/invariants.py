@@ -54,6 +54,9 @@ def _all(trace: RoutingTrace) -> Iterator[str]:
     if trace.level == "counts":
         yield from _of_counts(trace)
         return
+    if not _prompts_are_known(trace):
+        yield f"Tokens name prompts outside the table of {trace.n_prompts}."
+        return
     for chunk in trace.chunks(fields=("experts", "scores", "weights", "dropped", "logits"), n_tokens=N_TOKENS_A_CHECK):
         yield from _of_keys(trace, chunk)
         for layer in range(trace.n_layers):
@@ -76,9 +79,17 @@ def _of_counts(trace: RoutingTrace) -> Iterator[str]:
             yield f"{facts.label} counts {total} assignments; {trace.n_tokens} tokens × {facts.top_k} differ."
 
 
+def _prompts_are_known(trace: RoutingTrace) -> bool:
+    prompts = trace.storage.require_rows("prompt") if trace.n_tokens else None
+    for start in range(0, trace.n_tokens, N_TOKENS_A_CHECK):
+        assert prompts is not None
+        part = prompts.read(start, min(start + N_TOKENS_A_CHECK, trace.n_tokens))
+        if part.min() < 0 or part.max() >= trace.n_prompts:
+            return False
+    return True
+
+
 def _of_keys(trace: RoutingTrace, chunk: Chunk) -> Iterator[str]:
-    if ((chunk.prompt < 0) | (chunk.prompt >= trace.n_prompts)).any():
-        yield f"Tokens {chunk.start} to {chunk.stop} name prompts outside the table of {trace.n_prompts}."
     if (chunk.phase > 1).any() or (chunk.stack >= len(trace.stacks)).any():
         yield f"Tokens {chunk.start} to {chunk.stop} have an unknown phase or stack."
     if (chunk.nll < 0).any():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,16 @@ from routing.errors import TraceError
 from routing.facts import LayerFacts, Provenance
 from routing.rows import Rows
 
-__all__ = ["COLUMN_TYPES", "Level", "MemoryStorage", "Storage", "Unit", "id_dtype", "with_prompt_columns"]
+__all__ = [
+    "COLUMN_TYPES",
+    "Level",
+    "MemoryStorage",
+    "Storage",
+    "Unit",
+    "id_dtype",
+    "text_column",
+    "with_prompt_columns",
+]
 
 Level = Literal["full", "assignments", "counts"]
 Unit = Literal["token", "prompt"]
@@ -108,6 +117,20 @@ def id_dtype(n_experts: int) -> np.dtype:
     return np.dtype(np.uint8) if n_experts <= 255 else np.dtype(np.uint16)
 
 
+def text_column(values: Sequence[Any], *, name: str) -> pd.Series:
+    """Values as a column of texts, None and NaN as missing.
+
+    Raises:
+        TraceError: a text holds half a surrogate pair, which UTF-8 cannot write.
+    """
+    try:
+        texts = [None if value is None or value != value else str(value) for value in values]
+        return pd.Series(texts, dtype="str", name=name)
+    except UnicodeEncodeError as error:
+        msg = f"A text in the column {name!r} is not Unicode: {error}. Replace half surrogate pairs in the texts."
+        raise TraceError(msg) from error
+
+
 def with_prompt_columns(prompts: pd.DataFrame) -> pd.DataFrame:
     """A prompt table with every column that a reader may rely on, in order, extra columns last.
 
@@ -124,7 +147,7 @@ def with_prompt_columns(prompts: pd.DataFrame) -> pd.DataFrame:
         if name not in table.columns:
             table[name] = defaults.get(name)
     for name in PROMPT_TEXT_COLUMNS:
-        table[name] = table[name].map(str, na_action="ignore").astype("str")
+        table[name] = text_column(table[name].tolist(), name=name)
     table["score"] = pd.to_numeric(table["score"]).astype("float64")
     if table["prompt"].duplicated().any():
         twice = table["prompt"][table["prompt"].duplicated()].iloc[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,10 @@ def _jsonl_rows(path: Path) -> Iterator[PlacedRow]:
 def _csv_rows(path: Path) -> Iterator[PlacedRow]:
     _utf8(path.read_bytes(), path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        with warnings.catch_warnings():
+            # Pandas would cut a line that is longer than the first, with no more than a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
         msg = f"{path} is not a CSV table: {error}. Give each line the columns of the first."
         raise TaskError(msg) from error

@@ -13,7 +13,7 @@ from routing.chunks import PHASES, TOKEN_COLUMNS
 from routing.errors import TraceError
 from routing.facts import LayerFacts
 from routing.rows import Rows
-from routing.storage import with_prompt_columns
+from routing.storage import text_column, with_prompt_columns
 from routing.store.files import read_table, write_table
 
 __all__ = ["read_counts", "read_prompts", "read_vocabulary", "write_counts", "write_token_part", "write_vocabulary"]
@@ -30,7 +30,7 @@ def read_prompts(folder: Path, *, columns: list[str] | None = None) -> pd.DataFr
 def write_vocabulary(folder: Path, pieces: Mapping[int, str]) -> None:
     """Write the pieces of text by token id."""
     ids = np.fromiter(pieces.keys(), dtype=np.int64, count=len(pieces))
-    table = pd.DataFrame({"token_id": ids, "piece": pd.Series(list(pieces.values()), dtype="str")})
+    table = pd.DataFrame({"token_id": ids, "piece": text_column(list(pieces.values()), name="piece")})
     write_table(folder / VOCABULARY, table.sort_values("token_id"))
 
 
