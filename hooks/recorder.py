@@ -26,7 +26,9 @@ from hooks.watch import PassWatch
 from routing import Prompt, RecordingError, RoutingTrace, TaskSet, open_trace
 
 if TYPE_CHECKING:
+    from hooks.encoding import TooLong
     from hooks.evaluation import Evaluation, Progress
+    from hooks.options import OptionNorm
 
 __all__ = ["Recorder"]
 
@@ -162,7 +164,8 @@ class Recorder:
         *,
         batch_size: int = 16,
         max_new_tokens: int | None = None,
-        too_long: str = "error",
+        too_long: TooLong = "error",
+        option_norm: OptionNorm = "bytes",
         progress: Callable[[Progress], None] | None = None,
     ) -> Evaluation:
         """Evaluate the model on prompts while it is recorded.
@@ -176,6 +179,7 @@ class Recorder:
             batch_size: texts a batch.
             max_new_tokens: how much to generate, instead of what the tasks say; 0 only reads.
             too_long: "error", or "truncate" to cut off the beginning of texts that exceed the model's context.
+            option_norm: what the log-likelihood of an option is divided by: its UTF-8 bytes, its tokens, or nothing.
             progress: called after every batch.
 
         Raises:
@@ -185,7 +189,13 @@ class Recorder:
         from hooks.evaluation import evaluated
 
         return evaluated(
-            self, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, too_long=too_long, progress=progress
+            self,
+            prompts,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            too_long=too_long,
+            option_norm=option_norm,
+            progress=progress,
         )
 
     @contextmanager
