@@ -109,6 +109,7 @@ def layer_expert_heatmap(
     )
     figure.data[0].text = [[label] * n_experts for label in layers]
     add_hatch(figure, absent, mode=mode, name="not in this layer")
+    add_hatch(figure, ~absent & ~np.isfinite(table.to_numpy()), mode=mode, name="no tokens")
     numbers = {label: row for row, label in enumerate(layers)}
     outline(
         figure,
