@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import xarray as xr
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -231,6 +233,34 @@ def test_the_token_table_is_there_for_readers_of_parquet(tmp_path):
     assert table["token"].tolist() == list(range(66))
     for name in trace.tokens:
         np.testing.assert_array_equal(table[name].astype(trace.tokens[name].dtype), trace.tokens[name])
+
+
+@pytest.mark.parametrize("form", [save_trace, pack_trace])
+def test_zarr_and_xarray_open_the_same_files(tmp_path, form):
+    trace = encoder_decoder_trace()
+    path = form(trace, tmp_path / "run") / "trace.zarr"
+    assert zarr.open_group(path, mode="r")["weights"].metadata.dimension_names == ("token", "layer", "selected_rank")
+    opened = xr.open_zarr(path, consolidated=False)
+    for name in ("experts", "scores", "weights", "dropped", "logits"):
+        np.testing.assert_array_equal(opened[name].values, getattr(trace, name).values)
+    assert opened["experts"].dims == ("token", "layer", "rank")
+    assert opened.attrs["layers"] == list(trace.layers)
+    np.testing.assert_array_equal(opened["prompt"].values, trace.tokens["prompt"])
+
+
+def test_zarr_sees_the_full_chunks_of_a_running_trace(tmp_path):
+    trace = random_trace(seed=0, n_tokens=100)
+    writer = writer_for(trace, tmp_path / "run", chunk_tokens=32)
+    append_all(writer, trace, n_tokens_a_batch=25)
+    seen = zarr.open_group(tmp_path / "run" / "trace.zarr", mode="r")["experts"]
+    assert seen.shape[0] == 96
+    np.testing.assert_array_equal(seen[:], trace.experts.values[:96])
+
+
+def test_a_small_trace_is_small_on_disk(tmp_path):
+    # A chunk is 65,536 rows of 18 bytes; 50 tokens must not take a megabyte of zeros along.
+    path = save_trace(random_trace(seed=0, n_tokens=50), tmp_path / "run")
+    assert (path / "trace.zarr/experts/c/0/0/0").stat().st_size == 50 * 3 * 4
 
 
 def test_rounded_scores_keep_their_order_and_make_a_smaller_folder(tmp_path):
