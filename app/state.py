@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
+from app.sentences import escaped
 from routing import RoutingTrace, Selection, SelectionError
 
 __all__ = [
@@ -162,6 +163,8 @@ def choose(
         "label_visibility": label_visibility,
     }
     if kind == "segmented":
+        # Streamlit reads Markdown in the labels of buttons, though not in those of lists.
+        common["format_func"] = lambda choice: escaped((shown or text)(choice))
         st.segmented_control(label, list(choices), required=True, **common)
     elif kind == "slider":
         st.select_slider(label, list(choices), **common)
@@ -193,12 +196,13 @@ def choose_several(
     """
     on = [choice for choice in choices if choice in set(chosen)]
     _seed(key, on)
+    # A task's name comes from a file: Streamlit would read Markdown in it, and fetch the pictures that it names.
     st.pills(
-        label,
+        escaped(label),
         list(choices),
         selection_mode="multi",
         key=key,
-        format_func=shown,
+        format_func=lambda choice: escaped(shown(choice)),
         label_visibility=label_visibility,
         on_change=lambda: on_change(tuple(st.session_state[key])),
     )
