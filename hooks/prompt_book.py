@@ -22,9 +22,13 @@ class PromptBook:
     """Rows of the prompt table: those that were labelled, and those that were met unlabelled.
 
     The recording thread adds labels, predictions and scores; the writing thread adds rows for texts without labels.
+
+    Args:
+        series: begins the names of texts without labels, where several processes record one trace.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, series: str = "") -> None:
+        self._series = series
         self._lock = threading.Lock()
         self._rows: list[dict[str, Any]] = []
         self._number: dict[str, int] = {}
@@ -58,7 +62,7 @@ class PromptBook:
             numbers = []
             for each in ids:
                 row = {
-                    "prompt": f"{UNLABELLED_TASK}-{self._n_unlabelled:06d}",
+                    "prompt": f"{UNLABELLED_TASK}-{self._series}{self._n_unlabelled:06d}",
                     "task": UNLABELLED_TASK,
                     "task_type": "other",
                     "text": "",

@@ -46,8 +46,8 @@ class Recorder:
 
     Not recorded, but refused by name: beam search and drafted tokens (their rows do not belong to the text that
     remains), CUDA graphs, `torch.nn.DataParallel`. With `torch.compile` graphs break at the routers, and compiled code
-    is thrown away when a recording begins and ends. In a process group each rank writes a folder of its own
-    (`runs/first-rank3`).
+    is thrown away when a recording begins and ends. In a process group each rank records what it runs into a part of
+    its own (`runs/first/part-00003`); the folder opens as one trace.
 
     Args:
         model: a transformers model with experts; wrappers such as DDP, PEFT and torch.compile may be around it.
@@ -90,7 +90,7 @@ class Recorder:
         self._options = {"level": level, "n_runners_up": n_runners_up, "logits": logits}
         self._facts = {"name": name, "revision": revision, "seed": seed, "tasks": tasks_source, "note": note}
         self._with_nll = with_nll and level != "counts"
-        self.book = PromptBook()
+        self.book = PromptBook(series="" if self.out == Path(out) else f"{self.out.name}-")
         if tasks is not None:
             self.book.add(tasks)
         self._labels: Labels | None = None
@@ -405,7 +405,7 @@ def _own_folder(out: Path) -> Path:
         and torch.distributed.is_initialized()
         and torch.distributed.get_world_size() > 1
     ):
-        return out.with_name(f"{out.name}-rank{torch.distributed.get_rank()}")
+        return out / f"part-{torch.distributed.get_rank():05d}"
     return out
 
 

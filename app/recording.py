@@ -1,0 +1,108 @@
+"""A recording from the command line: load, measure, run, show how far it is. The only file here that needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from hooks import Recorder, load_model
+from hooks.encoding import padded
+from hooks.evaluation import Evaluation
+from hooks.evaluation import Progress as Done
+from hooks.models import model_device
+from hooks.overhead import measure_overhead
+from routing import TaskSet
+
+__all__ = ["recorded"]
+
+N_OVERHEAD_BATCHES, N_OVERHEAD_ROUNDS = 4, 5
+
+
+def recorded(
+    model_name: str,
+    tasks: TaskSet,
+    *,
+    out: Path,
+    tasks_source: str,
+    console: Console,
+    loading: dict[str, Any],
+    batch_size: int,
+    seed: int,
+    max_new_tokens: int | None,
+    option_norm: Any,
+    too_long: Any,
+    with_overhead: bool,
+    level: Any,
+    n_runners_up: int,
+) -> Evaluation:
+    """Load a model, evaluate it on tasks, and record its routing.
+
+    Raises:
+        RecordingError, TaskError: as `load_model` and `Recorder.run` say.
+    """
+    torch.manual_seed(seed)
+    model, tokenizer = load_model(model_name, **loading)
+    kept = {"level": level, "n_runners_up": n_runners_up}
+    overhead = None
+    if with_overhead:
+        with console.status("Measuring what recording costs …"):
+            overhead = _overhead(model, tokenizer, tasks, batch_size=batch_size, out=out, seed=seed, kept=kept)
+        console.print(
+            f"Recording takes {overhead['ratio']:.3f} × the time without ({overhead['low']:.3f} to {overhead['high']:.3f})."
+        )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("prompts"),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    recorder = Recorder(
+        model,
+        tokenizer,
+        out=out,
+        seed=seed,
+        name=model_name,
+        revision=loading["revision"],
+        tasks_source=tasks_source,
+        **kept,
+    )
+    with recorder, Progress(*columns, console=console) as bar:
+        if overhead is not None:
+            recorder.note(overhead=overhead)
+        line = bar.add_task("recording", total=len(tasks), speed="")
+
+        def show(done: Done) -> None:
+            speed = f"{done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s"
+            bar.update(line, completed=done.n_prompts, speed=speed)
+
+        return recorder.run(
+            tasks,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            too_long=too_long,
+            option_norm=option_norm,
+            progress=show,
+        )
+
+
+def _overhead(
+    model: Any, tokenizer: Any, tasks: TaskSet, *, batch_size: int, out: Path, seed: int, kept: dict[str, Any]
+) -> dict[str, Any]:
+    """Overhead on the first prompts, written where the trace will be: the disk is part of the cost."""
+    texts = [prompt.text for prompt in tasks.prompts[: N_OVERHEAD_BATCHES * batch_size]]
+    rows = tokenizer(texts)["input_ids"]
+    device, pad_id = model_device(model), tokenizer.pad_token_id or 0
+    batches = []
+    for start in range(0, len(rows), batch_size):
+        ids, mask = padded(rows[start : start + batch_size], pad_id=pad_id, side="right", device=device)
+        batches.append({"input_ids": ids, "attention_mask": mask})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found = measure_overhead(model, batches, n_rounds=N_OVERHEAD_ROUNDS, folder=out.parent, seed=seed, **kept)
+    return found.to_json()

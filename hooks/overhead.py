@@ -1,0 +1,118 @@
+"""What recording costs: the same batches with and without it, by turns, in one process."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hooks.models import model_device
+from hooks.recorder import Recorder
+
+__all__ = ["Overhead", "measure_overhead"]
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overhead:
+    """Time with recording over time without.
+
+    Attributes:
+        ratio: median over the rounds.
+        low, high: a 90 % bootstrap interval of that median.
+        seconds_off, seconds_on: medians of the time that the batches took.
+        seconds_to_finish: median of what was still to be written once the model was done.
+        n_rounds, n_batches: what it was measured on.
+        n_tokens: positions fed in a round, padding included.
+        level: what was kept.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    seconds_off: float
+    seconds_on: float
+    seconds_to_finish: float
+    n_rounds: int
+    n_batches: int
+    n_tokens: int
+    level: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as a dictionary, for the provenance."""
+        return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+def measure_overhead(
+    model: nn.Module,
+    batches: Sequence[Batch],
+    *,
+    n_rounds: int = 5,
+    run: Callable[[Batch], object] | None = None,
+    folder: str | Path | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Overhead:
+    """Overhead of recording, by turns: a round without, a round with, to the disk and through the writing thread.
+
+    Each recorded round begins with a batch that is not timed, in which the routers are proven. A slow disk shows in
+    the ratio, since the model waits once three deliveries are under way.
+
+    Args:
+        model: the model.
+        batches: arguments of its forward.
+        n_rounds: pairs of rounds.
+        run: what a round does with a batch; a forward, unless told.
+        folder: where the traces are written, and removed again; a temporary folder unless told.
+        seed: of the bootstrap.
+        options: further options of `Recorder`.
+    """
+    device = model_device(model)
+    call = run if run is not None else lambda batch: model(**batch)
+
+    def timed() -> float:
+        _finish(device)
+        began = time.perf_counter()
+        for batch in batches:
+            call(batch)
+        _finish(device)
+        return time.perf_counter() - began
+
+    off, on, tail = [], [], []
+    with torch.no_grad(), tempfile.TemporaryDirectory(dir=folder, prefix="routescope-overhead-") as parent:
+        call(batches[0])
+        for number in range(n_rounds):
+            off.append(timed())
+            with Recorder(model, out=Path(parent) / f"round-{number}", **options):
+                call(batches[0])
+                on.append(timed())
+                began = time.perf_counter()
+            tail.append(time.perf_counter() - began)
+    ratios = np.array(on) / np.array(off)
+    draws = np.random.default_rng(seed).choice(ratios, (2000, n_rounds)) if n_rounds > 1 else ratios[None]
+    low, high = np.quantile(np.median(draws, axis=1), (0.05, 0.95))
+    return Overhead(
+        ratio=float(np.median(ratios)),
+        low=float(low),
+        high=float(high),
+        seconds_off=float(np.median(off)),
+        seconds_on=float(np.median(on)),
+        seconds_to_finish=float(np.median(tail)),
+        n_rounds=n_rounds,
+        n_batches=len(batches),
+        n_tokens=sum(int(batch["input_ids"].numel()) for batch in batches),
+        level=str(options.get("level", "full")),
+    )
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
