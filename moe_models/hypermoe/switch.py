@@ -2,7 +2,8 @@
 
 Only the expert branch is scaled by the router's probability P; the HyperExpert is not: y = P_{i*}·E_{i*}(x) + Ê(x). The
 set of unselected experts is taken before capacity, so a token that its expert had no room for still gets its
-HyperExpert; its expert branch is zero, as in the library's Switch (the authors' code passes P·x through instead).
+HyperExpert. Its expert branch is zero, as in the library's Switch, or P·x, as in the authors' code
+(``HyperMoeSwitchConfig.dropped_tokens``).
 
 References:
     Zhao et al., ACL 2024, "HyperMoE"; Fedus et al., 2021, "Switch Transformers".
@@ -24,10 +25,16 @@ from moe_models.adapters import KeepsOwnInitialization
 from moe_models.hypermoe.hyper_expert import HyperNetwork
 from moe_models.hypermoe.settings import layer_adapter, stack_hypernetwork
 
+DROPPED_TOKENS = ("zero", "scaled_input")
+
 
 @strict
 class HyperMoeSwitchConfig(SwitchTransformersConfig):
-    """A Switch configuration plus the widths of the HyperExpert and what it is made from (``conditioning``)."""
+    """A Switch configuration plus the widths of the HyperExpert and what it is made from (``conditioning``).
+
+    ``dropped_tokens`` is what the expert branch gives a token over its expert's capacity: ``zero``, or ``scaled_input``
+    for P·x.
+    """
 
     model_type = "hypermoe_switch"
 
@@ -38,6 +45,7 @@ class HyperMoeSwitchConfig(SwitchTransformersConfig):
     layer_embedding_dim: int = 10
     hypernetwork_bottleneck: int = 64
     adapter_dim: int = 16
+    dropped_tokens: str = "zero"
 
 
 class PerSequenceTop1Router(SwitchTransformersTop1Router):
@@ -48,7 +56,8 @@ class PerSequenceTop1Router(SwitchTransformersTop1Router):
         x = hidden_states.to(self.dtype)
         if self.training and self.jitter_noise > 0:
             x = x * torch.empty_like(x).uniform_(1 - self.jitter_noise, 1 + self.jitter_noise)
-        logits = functional.linear(x, self.classifier.weight.to(self.dtype))
+        bias = None if self.classifier.bias is None else self.classifier.bias.to(self.dtype)
+        logits = functional.linear(x, self.classifier.weight.to(self.dtype), bias)
         probability, index = functional.softmax(logits, dim=-1).max(dim=-1, keepdim=True)
         wanted = functional.one_hot(index.squeeze(-1), self.num_experts)
         mask = wanted * (wanted.cumsum(dim=-2) <= self.expert_capacity)
@@ -60,6 +69,11 @@ class HyperMoeSwitchSparseMLP(SwitchTransformersSparseMLP):
 
     def __init__(self, config: HyperMoeSwitchConfig, layer: int, hypernetwork: HyperNetwork | None) -> None:
         super().__init__(config)
+        if config.dropped_tokens not in DROPPED_TOKENS:
+            choices = ", ".join(DROPPED_TOKENS)
+            msg = f"Dropped tokens cannot be treated as {config.dropped_tokens!r}. Choose one of {choices}."
+            raise ValueError(msg)
+        self.dropped_tokens = config.dropped_tokens
         self.router = PerSequenceTop1Router(config)
         self.hyper_expert = layer_adapter(config, layer, hypernetwork)
 
@@ -68,6 +82,9 @@ class HyperMoeSwitchSparseMLP(SwitchTransformersSparseMLP):
         mask, probability, logits = self.router(hidden_states)
         n_experts, flat = mask.shape[-1], hidden_states.reshape(-1, hidden_states.shape[-1])
         out = self.experts(flat, mask.view(-1, 1, n_experts), probability.view(-1, 1))
+        if self.dropped_tokens == "scaled_input":
+            dropped = 1 - mask.sum(dim=-1, keepdim=True)
+            out = out + (probability * dropped * hidden_states).view_as(out)
         if self.hyper_expert is not None:
             out = out + self.hyper_expert(flat, logits.argmax(dim=-1).view(-1, 1))
         return out.view_as(hidden_states)

@@ -38,6 +38,9 @@ class PhaConfig(T5Config):
     ``tasks`` is the only map from prototype row to task, in a fixed order. ``adapter_source`` is ``prototype`` for the
     method; ``instance`` (the generator sees each example's own vector) and ``shared`` (one learned adapter a layer) are
     controls. The control without contrast is the method with ``contrast_weight`` 0.
+
+    Four options follow the authors' code where it differs from our defaults: biases in the generator, the epsilon of
+    its norm, an encoder adapter of another width than the decoder's, and adapters that take h instead of LN h.
     """
 
     model_type = "pha"
@@ -50,6 +53,10 @@ class PhaConfig(T5Config):
     contrast_weight: float = 0.1
     contrast_temperature: float = 0.1
     label_smoothing: float = 0.1
+    generator_bias: bool = False
+    generator_norm_epsilon: float = 1e-5
+    encoder_adapter_dim: int | None = None
+    adapter_normed_input: bool = True
 
 
 @dataclass
@@ -102,6 +109,8 @@ class PhaForConditionalGeneration(KeepsOwnInitialization, T5ForConditionalGenera
             prototype=config.prototype_dim,
             hidden=config.d_model,
             width=config.adapter_dim,
+            bias=config.generator_bias,
+            norm_epsilon=config.generator_norm_epsilon,
         )
         self.post_init()
 

@@ -41,15 +41,25 @@ class Retriever(nn.Module):
 class PrototypicalHypernetwork(nn.Module):
     """Adapters of every decoder layer from one vector a task.
 
-    u = [k ; e_m], r = W2·ReLU(W1·u), v = LayerNorm(r), and one linear head from v for each part of the adapter.
+    u = [k ; e_m], r = W2·ReLU(W1·u), v = LayerNorm(r), and one linear head from v for each part of the adapter. With
+    ``bias``, W1 and W2 each add one, as in the authors' code.
     """
 
-    def __init__(self, *, n_layers: int, prototype: int, hidden: int, width: int) -> None:
+    def __init__(
+        self,
+        *,
+        n_layers: int,
+        prototype: int,
+        hidden: int,
+        width: int,
+        bias: bool = False,
+        norm_epsilon: float = 1e-5,
+    ) -> None:
         super().__init__()
         self.layer_embedding = ConditioningEmbedding(n_layers, prototype)
-        self.widen = ConditioningLinear(2 * prototype, 2 * prototype, bias=False)
-        self.narrow = ConditioningLinear(2 * prototype, prototype, bias=False)
-        self.norm = nn.LayerNorm(prototype)
+        self.widen = ConditioningLinear(2 * prototype, 2 * prototype, bias=bias)
+        self.narrow = ConditioningLinear(2 * prototype, prototype, bias=bias)
+        self.norm = nn.LayerNorm(prototype, eps=norm_epsilon)
         self.heads = GeneratorHeads(prototype, hidden=hidden, width=width)
 
     def forward(self, vectors: torch.Tensor) -> list[AdapterWeights]:
@@ -87,18 +97,21 @@ class GeneratedAdapter(nn.Module):
 
 
 class AdaptedFeedForward(T5LayerFF):
-    """A T5 feed-forward with an adapter beside it: h + dropout(FFN(LN h)) + A(LN h)."""
+    """A T5 feed-forward with an adapter beside it: h + dropout(FFN(LN h)) + A(LN h), or + A(h) where so configured."""
 
     def __init__(self, config: PreTrainedConfig, adapter: nn.Module) -> None:
         super().__init__(config)
         self.adapter = adapter
+        self.adapter_normed_input = config.adapter_normed_input
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, P, d) in and out."""
         normed = self.layer_norm(hidden_states)
-        return hidden_states + self.dropout(self.DenseReluDense(normed)) + self.adapter(normed)
+        added = self.adapter(normed if self.adapter_normed_input else hidden_states)
+        return hidden_states + self.dropout(self.DenseReluDense(normed)) + added
 
 
 def shared_adapter(config: PreTrainedConfig) -> Adapter:
     """An adapter whose weights all tasks share, as in PHA's encoder."""
-    return Adapter(config.d_model, config.adapter_dim)
+    own_width = config.encoder_adapter_dim is not None and not config.is_decoder
+    return Adapter(config.d_model, config.encoder_adapter_dim if own_width else config.adapter_dim)

@@ -28,6 +28,8 @@ class TaskMoeConfig(BartConfig):
 
     ``selection`` is ``gumbel_hard`` (straight-through), ``gumbel``, ``softmax`` or ``average`` (a control: every expert
     counts the same). Decoding keeps no key-value cache: the experts of a layer would each need their own.
+    ``encoder_unrouted_layers`` and ``decoder_unrouted_layers`` name layers that stay ordinary (the authors call them
+    vanilla); the router has no part for them, and they are not counted among the routed layers.
     """
 
     model_type = "task_moe"
@@ -39,6 +41,8 @@ class TaskMoeConfig(BartConfig):
     selection: str = "gumbel_hard"
     temperature: float = 2.0
     train_task_embeddings: bool = True
+    encoder_unrouted_layers: list[int] = field(default_factory=list)
+    decoder_unrouted_layers: list[int] = field(default_factory=list)
     use_cache: bool = False
 
 
@@ -74,10 +78,14 @@ class RoutedLayer(nn.Module):
         return sum(route[:, j, None, None] * self.blocks[j](hidden_states, *args, **kwargs) for j in needed)
 
 
-def routed_stack(kind: type[nn.Module], config: TaskMoeConfig, *, n_layers: int) -> nn.ModuleList:
-    """``n_layers`` routed layers, each of as many blocks of one kind as the configuration has experts."""
+def routed_stack(
+    kind: type[nn.Module], config: TaskMoeConfig, *, n_layers: int, unrouted: Sequence[int]
+) -> nn.ModuleList:
+    """``n_layers`` layers of one kind: routed ones of as many blocks as there are experts, and the ``unrouted``."""
     return nn.ModuleList(
-        RoutedLayer([kind(config, layer_idx=number) for _ in range(config.num_layer_experts)])
+        kind(config, layer_idx=number)
+        if number in unrouted
+        else RoutedLayer([kind(config, layer_idx=number) for _ in range(config.num_layer_experts)])
         for number in range(n_layers)
     )
 
@@ -92,23 +100,16 @@ class TaskMoeForConditionalGeneration(KeepsOwnInitialization, BartForConditional
         if not config.tasks:
             msg = "Task-level MoE routes by task and was given no tasks. Set TaskMoeConfig(tasks=[…])."
             raise ValueError(msg)
-        m = config.num_layer_experts
-        self.model.encoder.layers = nn.ModuleList(
-            [
-                RoutedLayer([BartEncoderLayer(config, layer_idx=i) for _ in range(m)])
-                for i in range(config.encoder_layers)
-            ]
+        self.model.encoder.layers = routed_stack(
+            BartEncoderLayer, config, n_layers=config.encoder_layers, unrouted=config.encoder_unrouted_layers
         )
-        self.model.decoder.layers = nn.ModuleList(
-            [
-                RoutedLayer([BartDecoderLayer(config, layer_idx=i) for _ in range(m)])
-                for i in range(config.decoder_layers)
-            ]
+        self.model.decoder.layers = routed_stack(
+            BartDecoderLayer, config, n_layers=config.decoder_layers, unrouted=config.decoder_unrouted_layers
         )
         self.task_embedding = ConditioningEmbedding(len(config.tasks), config.task_embedding_dim)
         self.task_embedding.weight.requires_grad_(config.train_task_embeddings)
         self.router = TaskRouter(
-            n_layers=config.encoder_layers + config.decoder_layers,
+            n_layers=len(self.routed_layers),
             n_experts=config.num_layer_experts,
             task_embedding=config.task_embedding_dim,
             hidden=config.router_hidden_dim,
@@ -121,7 +122,8 @@ class TaskMoeForConditionalGeneration(KeepsOwnInitialization, BartForConditional
     @property
     def routed_layers(self) -> list[RoutedLayer]:
         """All routed layers, encoder first."""
-        return [*self.model.encoder.layers, *self.model.decoder.layers]
+        every = [*self.model.encoder.layers, *self.model.decoder.layers]
+        return [layer for layer in every if isinstance(layer, RoutedLayer)]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -211,7 +213,7 @@ def experts_from(
     generator = torch.Generator().manual_seed(seed)
     own = model.state_dict()
     for name, value in backbone.state_dict().items():
-        for target in _places(name, model.config.num_layer_experts):
+        for target in [name] if name in own else _places(name, model.config.num_layer_experts):
             noise = torch.randn(value.shape, generator=generator).to(value) if target != name else 0.0
             spread = value.float().std().item() if value.numel() > 1 else 0.0
             own[target].copy_(value + noise_share * spread * noise)
@@ -219,8 +221,6 @@ def experts_from(
 
 
 def _places(name: str, n_experts: int) -> list[str]:
-    head, layers, tail = name.partition(".layers.")
-    if not layers:
-        return [name]
+    head, _, tail = name.partition(".layers.")
     number, _, rest = tail.partition(".")
     return [f"{head}.layers.{number}.blocks.{j}.{rest}" for j in range(n_experts)]

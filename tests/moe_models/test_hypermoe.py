@@ -116,6 +116,25 @@ def test_a_token_over_capacity_keeps_its_hyper_expert():
     assert not torch.allclose(out[0], only_hyper)
 
 
+def test_a_token_over_capacity_may_pass_through_scaled():
+    mlp = switch(expert_capacity=1, dropped_tokens="scaled_input").encoder.block[1].layer[-1].mlp
+    x = torch.randn(1, 1, 16).expand(1, 2, 16).contiguous()
+    probabilities = torch.softmax(x[0, 0] @ mlp.router.classifier.weight.T, dim=-1)
+    hyper = literal_hyper_expert(mlp.hyper_expert, x[0, 1], [int(probabilities.argmax())])
+    torch.testing.assert_close(mlp(x)[0, 1], probabilities.max() * x[0, 1] + hyper)
+    with pytest.raises(ValueError, match="treated as 'lost'. Choose one of zero, scaled_input"):
+        switch(dropped_tokens="lost")
+
+
+def test_a_router_bias_has_its_part():
+    mlp = switch(router_bias=True).encoder.block[1].layer[-1].mlp
+    with torch.no_grad():
+        mlp.router.classifier.bias.copy_(torch.tensor([0.0, 0.0, 50.0, 0.0, 0.0]))
+    mask, probability, _ = mlp.router(torch.randn(1, 3, 16))
+    assert mask.argmax(dim=-1).tolist() == [[2, 2, 2]]
+    torch.testing.assert_close(probability, torch.ones(1, 3, 1))
+
+
 def test_at_top_1_selection_embeddings_and_selected_experts_are_one_to_one():
     # With k = 1 the embedding is (sum of all) - (the selected): N distinct ones a layer, whatever the data.
     part = parts(switch())[0]

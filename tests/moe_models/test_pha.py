@@ -104,6 +104,22 @@ def test_a_decoder_layer_adds_its_adapter_beside_the_feed_forward():
     assert layer.adapter.current is None
 
 
+def test_the_options_of_the_authors_code_are_their_formulas():
+    model = pha(
+        generator_bias=True, generator_norm_epsilon=0.1, encoder_adapter_dim=3, adapter_normed_input=False
+    )  # an epsilon large enough to be seen
+    network, k = model.hypernetwork, model.prototypes.weight[2]
+    u = torch.cat([k, network.layer_embedding.weight[1]])
+    widened = torch.relu(network.widen.weight @ u + network.widen.bias)
+    r = network.narrow.weight @ widened + network.narrow.bias
+    v = (r - r.mean()) / (r.var(correction=0) + 0.1).sqrt() * network.norm.weight + network.norm.bias
+    head = network.heads.bias_up
+    torch.testing.assert_close(model.task_adapters()[1].bias_up[2], head.weight @ v + head.bias)
+    layer, x = model.encoder.block[0].layer[-1], torch.randn(2, 3, 16)
+    assert layer.adapter.down.weight.shape == (3, 16)
+    torch.testing.assert_close(layer(x), x + layer.DenseReluDense(layer.layer_norm(x)) + layer.adapter(x))
+
+
 def test_padding_has_no_part_in_the_instance_vector():
     model, inputs = pha(), batch()
     changed = inputs["input_ids"].clone()

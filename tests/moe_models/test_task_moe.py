@@ -102,6 +102,17 @@ def test_knocking_out_a_whole_layer_is_refused():
         pass
 
 
+def test_unrouted_layers_are_ordinary_and_have_no_route():
+    model = task_moe(encoder_unrouted_layers=[0], decoder_unrouted_layers=[1])
+    assert [hasattr(layer, "blocks") for layer in model.model.encoder.layers] == [False, True]
+    assert model.routes().shape == (2, 3, 3)
+    backbone = BartForConditionalGeneration(model.config).eval()
+    experts_from(model, backbone, noise_share=0.0, seed=0)
+    told = inputs()
+    got = model(**told, task_ids=torch.tensor([0, 1, 2])).logits
+    torch.testing.assert_close(got, backbone(**told).logits)
+
+
 def test_the_average_control_ignores_the_task():
     model = task_moe(selection="average")
     torch.testing.assert_close(model.routes(), torch.full((4, 3, 3), 1 / 3))
