@@ -19,10 +19,11 @@ import pandas as pd
 import streamlit as st
 import xarray as xr
 
+from app.jobs import Jobs
 from app.runs import Run, find_runs, places
 from routing import RoutingTrace, Selection
 
-__all__ = ["Question", "answer", "answer_over", "run_of", "runs", "trace_of"]
+__all__ = ["Question", "answer", "answer_over", "jobs", "run_of", "runs", "trace_of", "versions"]
 
 T = TypeVar("T")
 
@@ -117,6 +118,17 @@ def _question(
 @st.cache_data(ttl=3, max_entries=8, show_spinner=False)
 def _found(key: tuple[str, ...]) -> tuple[Run, ...]:
     return find_runs(key)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide a result."""
+    return dict(_versions())
+
+
+@st.cache_resource(show_spinner=False)
+def jobs() -> Jobs:
+    """The long computations of this server, shared by all sessions."""
+    return Jobs()
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

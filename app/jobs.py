@@ -1,0 +1,116 @@
+"""Long computations in processes of their own, so that no session waits for another's.
+
+A job answers one question, named by its key; sessions that ask the same share it. What it finds it leaves in a
+folder, and says there why it failed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Job", "Jobs"]
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+# Each holds some hundred megabytes of libraries, and the machine has other users.
+_MOST_AT_ONCE = 1
+_LOG_TAIL = 600
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a computation stands.
+
+    Attributes:
+        state: "waiting" for another one to end, "running", "done" or "failed".
+        seconds: since it started to run.
+        folder: where it leaves its results; None while it waits.
+        message: the end of what it wrote before it failed, else empty.
+    """
+
+    state: Literal["waiting", "running", "done", "failed"]
+    seconds: float = 0.0
+    folder: Path | None = None
+    message: str = ""
+
+
+class Jobs:
+    """The computations of one server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._started: dict[str, tuple[subprocess.Popen[bytes], Path, float]] = {}
+        self._home = tempfile.TemporaryDirectory(prefix="routescope-jobs-")
+        atexit.register(self.stop)
+
+    def ensure(self, key: str, *, module: str, arguments: Sequence[str]) -> Job:
+        """Start the job of this key unless it was started before, and say how it stands.
+
+        Args:
+            key: names the question; equal keys are one job.
+            module: run as `python -m module FOLDER arguments…`.
+            arguments: of the module, after the folder in which it leaves its results.
+        """
+        with self._lock:
+            if key not in self._started:
+                if sum(process.poll() is None for process, _, _ in self._started.values()) >= _MOST_AT_ONCE:
+                    return Job("waiting")
+                self._started[key] = self._start(module, arguments)
+            process, folder, since = self._started[key]
+        seconds = time.monotonic() - since
+        code = process.poll()
+        if code is None:
+            return Job("running", seconds, folder)
+        if code == 0:
+            return Job("done", seconds, folder)
+        return Job("failed", seconds, folder, (folder / "log.txt").read_text("utf-8", "replace")[-_LOG_TAIL:].strip())
+
+    def forget(self, key: str) -> None:
+        """Let the job of this key be started anew."""
+        with self._lock:
+            process, _, _ = self._started.pop(key, (None, None, None))
+        if process is not None:
+            _end(process)
+
+    def stop(self) -> None:
+        """End what still runs, and take the results away."""
+        with self._lock:
+            for process, _, _ in self._started.values():
+                _end(process)
+            self._started.clear()
+        self._home.cleanup()
+
+    def _start(self, module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], Path, float]:
+        folder = Path(tempfile.mkdtemp(dir=self._home.name))
+        # Threads of numerical libraries would take the cores from the sessions that draw meanwhile.
+        quiet = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        with (folder / "log.txt").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, str(folder), *arguments],
+                cwd=_REPOSITORY,
+                env=os.environ | quiet,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return process, folder, time.monotonic()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
