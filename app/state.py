@@ -27,6 +27,7 @@ __all__ = [
     "link_query",
     "look",
     "option",
+    "pick",
     "position",
     "revision",
     "search",
@@ -171,6 +172,20 @@ def choose(
     else:
         st.selectbox(label, list(choices), **common)
     return value
+
+
+def pick(label: str, choices: Sequence[str], *, key: str, value: str, on_change: Callable[[str], None]) -> None:
+    """A list, one of whose items is on; which one is decided by the caller, from the URL.
+
+    Args:
+        label: what the choice is about.
+        choices: what there is to choose from.
+        key: of this widget.
+        value: what is on.
+        on_change: called with what the user picks.
+    """
+    _seed(key, value)
+    st.selectbox(label, list(choices), key=key, on_change=lambda: on_change(str(st.session_state[key])))
 
 
 def choose_several(

@@ -31,6 +31,7 @@ class Cells:
         source: rows × columns, position in `experts` of what the cell shows: where several experts share a
             column, the one that stands out most in that row.
         muted: rows × columns, which cells recede; None where none does.
+        details: rows × columns × numbers that the hover tells of the same cells; None where it tells none.
         groups: names of the rows.
         experts: (layer, expert) of every expert, in the order of the columns.
         columns: position in `experts` of the first expert of each column.
@@ -40,6 +41,7 @@ class Cells:
     values: np.ndarray
     source: np.ndarray
     muted: np.ndarray | None
+    details: np.ndarray | None
     groups: tuple[str, ...]
     experts: tuple[tuple[str, int], ...]
     columns: np.ndarray
@@ -58,6 +60,7 @@ def cells_of(
     rows: Sequence[str] | None = None,
     columns: Sequence[tuple[str, int]] | None = None,
     muted: xr.DataArray | None = None,
+    details: Sequence[xr.DataArray] = (),
     most_columns: int = MOST_COLUMNS,
 ) -> Cells:
     """Arrange a table of groups × layers × experts for drawing.
@@ -68,6 +71,7 @@ def cells_of(
         rows: order of the groups; that of the table, unless given.
         columns: order of the experts; that of the model, unless given.
         muted: like `table`, which cells recede.
+        details: further tables like `table`, for the hover.
         most_columns: beyond this many experts, neighbors share a column.
     """
     group = table.dims[0]
@@ -87,6 +91,7 @@ def cells_of(
 
     values = flat(table)
     pale = None if muted is None else flat(muted).astype(bool)
+    told = [flat(each) for each in details]
     n_pooled = max(1, -(-len(columns) // most_columns))
     starts = np.arange(0, len(columns), n_pooled)
     if n_pooled == 1:
@@ -95,10 +100,12 @@ def cells_of(
         source = _most_telling(values, pale, starts=starts, n_pooled=n_pooled)
         values = np.take_along_axis(values, source, axis=1)
         pale = None if pale is None else np.take_along_axis(pale, source, axis=1)
+        told = [np.take_along_axis(each, source, axis=1) for each in told]
     return Cells(
         values=values,
         source=source,
         muted=pale,
+        details=np.stack(told, axis=-1).astype(np.float32) if told else None,
         groups=tuple(rows),
         experts=tuple(columns),
         columns=starts,
@@ -124,7 +131,7 @@ def task_expert_heatmap(
     Args:
         cells: the table, arranged.
         scale: how the numbers become colors.
-        value_text: how the hover writes a number, a Plotly template around `%{z}`.
+        value_text: how the hover writes the numbers: a Plotly template of `%{z}` and `%{customdata[…]}`.
         task_types: type of each group, for the strip.
         row_tree: linkage (scipy) over the rows as arranged before ordering; its leaves must come in row order.
         blocks: columns are in model order, so layers form blocks with a divider and a name.
@@ -139,6 +146,7 @@ def task_expert_heatmap(
         figure,
         cells.values,
         hover="<b>%{text}</b><br>" + value_text,
+        customdata=cells.details,
         muted=muted,
         gaps=(1 if n_columns <= 64 else 0, 1),
     )

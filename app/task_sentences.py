@@ -1,0 +1,111 @@
+"""Sentences of the view Tasks: who prefers whom, and whether chance would do that."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from app.questions import ExpertGroups
+from app.sentences import and_list, count, escaped, percent, times
+from routing import expert_name
+
+__all__ = ["of_groups", "of_lift", "of_type_experts", "of_values"]
+
+
+def of_lift(table: xr.Dataset) -> str:
+    """How many cells of a table of lifts are beyond chance, and the clearest of them.
+
+    Args:
+        table: of `specialization`, narrowed to what is shown.
+    """
+    tested = np.isfinite(table["q_value"].to_numpy())
+    if not tested.any():
+        return "Without single tokens, chance cannot be judged: no cell is muted."
+    noun = "task" if table.attrs.get("over", "task") == "task" else "type"
+    significant = table["significant"].to_numpy().astype(bool) & tested
+    lift = np.where(significant, table["lift"].to_numpy(), -np.inf)
+    share = f"{int(significant.sum()):,} of {int(tested.sum()):,} cells differ from the average beyond chance"
+    rule = f"q ≤ {table.attrs.get('fdr', 0.05):g}, prompts shuffled among {noun}s"
+    if not significant.any():
+        return f"None of {int(tested.sum()):,} cells differs from the average beyond chance ({rule})."
+    group, layer, expert = np.unravel_index(int(lift.argmax()), lift.shape)
+    name = escaped(expert_name(str(table["layer"].values[layer]), int(table["expert"].values[expert])))
+    text = f"{share} ({rule}); the others are pale."
+    if np.isfinite(lift[group, layer, expert]) and lift[group, layer, expert] > 0:
+        who = escaped(str(table["group"].values[group]))
+        rate = float(table["rate"].to_numpy()[group, layer, expert])
+        factor = float(np.exp2(lift[group, layer, expert]))
+        text += (
+            f" The clearest preference: {who} uses **{name}** {times(factor)} as much as all prompts do, "
+            f"in {percent(rate)} of its tokens."
+        )
+    return text
+
+
+def of_values(values: xr.DataArray, *, what: str) -> str:
+    """The largest cell of a table of shares.
+
+    Args:
+        values: (group, layer, expert) · shares.
+        what: what a share is of, such as "of its tokens".
+    """
+    known = values.to_numpy()
+    if not np.isfinite(known).any():
+        return "No token of this selection was routed."
+    group, layer, expert = np.unravel_index(int(np.nanargmax(known)), known.shape)
+    name = escaped(expert_name(str(values["layer"].values[layer]), int(values["expert"].values[expert])))
+    who = escaped(str(values[values.dims[0]].values[group]))
+    return f"The largest cell: {who} sends {percent(float(known[group, layer, expert]))} {what} to **{name}**."
+
+
+def of_groups(groups: ExpertGroups) -> str:
+    """Whether experts fall into groups, and whether those line up with the types of the tasks."""
+    found = groups.clustering
+    if not np.isfinite(found.silhouette):
+        return found.note or "There are too few experts to be grouped."
+    clear = found.p_value <= 0.05
+    text = (
+        f"By the tasks they serve, experts fall into {count(found.n_clusters, 'group')}"
+        + (", more clearly than shuffled ones do" if clear else ", no more clearly than shuffled ones do")
+        + f" (silhouette {found.silhouette:.2f}, shuffled up to {found.null_95:.2f}; "
+        f"found again in redrawn experts: {found.stability:.2f} of 1)."
+    )
+    types = groups.types
+    if types is None or not np.isfinite(types.explained_share):
+        return text
+    verdict = (
+        "so there are experts for types of task here"
+        if types.p_value <= 0.05
+        else "so this run shows no experts for types of task beyond chance"
+    )
+    return (
+        f"{text} The types of the tasks explain {percent(types.explained_share)} of how differently tasks use these "
+        f"groups; types dealt at random explain up to {percent(types.null_95)} (p = {types.p_value:.3f}), {verdict}."
+    )
+
+
+def of_type_experts(table: xr.Dataset) -> list[str]:
+    """A sentence on each type: how many single experts it prefers, and which most.
+
+    Args:
+        table: of `specialization` over task types.
+    """
+    sentences = []
+    for group in table["group"].values:
+        row = table.sel(group=group)
+        lift = np.where(row["significant"].to_numpy().astype(bool), row["lift"].to_numpy(), -np.inf)
+        preferred = int((lift > 0).sum())
+        if not preferred:
+            sentences.append(f"**{escaped(str(group))}**: no expert stands out beyond chance")
+            continue
+        best = np.argsort(-lift.ravel(), kind="stable")[: min(3, preferred)]
+        names = [
+            f"{expert_name(str(row['layer'].values[place // lift.shape[1]]), int(place % lift.shape[1]))} "
+            f"({times(float(np.exp2(lift.ravel()[place])))})"
+            for place in best.tolist()
+        ]
+        sentences.append(
+            f"**{escaped(str(group))}**: {count(preferred, 'expert')} preferred, most of all "
+            f"{and_list([escaped(name) for name in names])}"
+        )
+    return sentences

@@ -1,0 +1,66 @@
+"""Groups of experts × types of tasks: are there experts for a type?"""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from figures.grid import ColorScale, add_hatch, add_heatmap, log2_ticks
+from figures.pieces import plotly_text
+from figures.theme import INKS, Mode, finish
+
+__all__ = ["cluster_type_heatmap"]
+
+_ROW_PIXELS = 34
+
+
+def cluster_type_heatmap(table: xr.Dataset, *, largest_q: float = 0.05, mode: Mode = "light") -> go.Figure:
+    """How much more each group of experts serves a type of task than it serves all; what chance would do is pale.
+
+    Args:
+        table: (cluster, task_type) · mean in log2 ratio, q_value; (cluster) · n_experts.
+        largest_q: cells above it recede.
+        mode: light or dark.
+    """
+    mean = table["mean"].transpose("cluster", "task_type").to_numpy()
+    q = table["q_value"].transpose("cluster", "task_type").to_numpy()
+    types = [plotly_text(str(name)) for name in table["task_type"].values]
+    sizes = table["n_experts"].to_numpy()
+    clusters = [f"group {int(n) + 1} · {int(size)}" for n, size in zip(table["cluster"].values, sizes, strict=True)]
+    limit = float(np.clip(np.ceil(np.nanmax(np.abs(mean), initial=0.5) * 2) / 2, 0.5, 4))
+    ticks, texts = log2_ticks(limit) if limit >= 1 else ((-limit, 0.0, limit), ("×0.7", "×1", "×1.4"))
+    scale = ColorScale(title="use ÷ overall", low=-limit, high=limit, diverging=True, ticks=ticks, texts=texts)
+    figure = go.Figure()
+    add_heatmap(
+        figure,
+        mean,
+        hover="%{text}<br>×%{customdata[0]:.2f} what it is overall<br>q %{customdata[1]:.3f}",
+        customdata=np.stack([np.exp2(mean), q], axis=-1).astype(np.float32),
+        muted=~(q <= largest_q) & np.isfinite(mean),
+        gaps=(2, 2),
+    )
+    for trace in figure.data:
+        trace.text = [[f"<b>{cluster} experts · {kind}</b>" for kind in types] for cluster in clusters]
+    add_hatch(figure, ~np.isfinite(mean), mode=mode, name="no number")
+    figure.update_layout(
+        coloraxis=scale.layout(mode),
+        xaxis={
+            "tickvals": list(range(len(types))),
+            "ticktext": types,
+            "range": [-0.5, len(types) - 0.5],
+            "showgrid": False,
+            "zeroline": False,
+            "tickfont": {"color": INKS[mode].text},
+        },
+        yaxis={
+            "title": {"text": "experts that serve the same tasks"},
+            "tickvals": list(range(len(clusters))),
+            "ticktext": clusters,
+            "range": [len(clusters) - 0.5, -0.5],
+            "showgrid": False,
+            "zeroline": False,
+            "tickfont": {"color": INKS[mode].text},
+        },
+    )
+    return finish(figure, mode=mode, height=80 + max(4, len(clusters)) * _ROW_PIXELS)
