@@ -1,23 +1,49 @@
 """Trace in, labelled table out. No pictures, no model, no screen."""
 
+from analysis.agreement import Agreement, ExpertTaskTypes, agreement, expert_task_types
+from analysis.clustering import Clustering, clusters
 from analysis.counts import assignment_counts, routed_tokens
+from analysis.experts import ExpertProfile, expert_profile
+from analysis.hierarchy import Order, hierarchical_order
 from analysis.information import task_information
 from analysis.load import activation_rate, expert_load, idle_experts, load_balance
+from analysis.maps import routing_clusters, routing_map, stored_map
+from analysis.projection import Projection, project
+from analysis.quality import MapQuality, map_quality
 from analysis.reading import prompt_tokens, token_experts, token_route
+from analysis.scores import task_scores
 from analysis.signatures import signatures
 from analysis.specialization import specialization
 
 __all__ = [
+    "Agreement",
+    "Clustering",
+    "ExpertProfile",
+    "ExpertTaskTypes",
+    "MapQuality",
+    "Order",
+    "Projection",
     "activation_rate",
+    "agreement",
     "assignment_counts",
+    "clusters",
     "expert_load",
+    "expert_profile",
+    "expert_task_types",
+    "hierarchical_order",
     "idle_experts",
     "load_balance",
+    "map_quality",
+    "project",
     "prompt_tokens",
     "routed_tokens",
+    "routing_clusters",
+    "routing_map",
     "signatures",
     "specialization",
+    "stored_map",
     "task_information",
+    "task_scores",
     "token_experts",
     "token_route",
 ]

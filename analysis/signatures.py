@@ -13,7 +13,7 @@ from routing.errors import SelectionError
 from routing.selection import expert_name
 from routing.trace import RoutingTrace
 
-__all__ = ["Of", "Values", "signatures"]
+__all__ = ["Of", "Values", "complete_items", "signatures"]
 
 Of = Literal["expert", "prompt", "task"]
 Values = Literal["lift", "load", "rate"]
@@ -54,6 +54,26 @@ def signatures(trace: RoutingTrace, *, of: Of = "expert", values: Values = "lift
     found = _of_prompts(trace, values=values) if of == "prompt" else _of_groups(trace, of=of, values=values, over=over)
     found.attrs = {"unit": _UNITS[values], "of": of, "values": values, "over": over if of == "expert" else of}
     return found
+
+
+def complete_items(table: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
+    """The items that have any number, as a matrix without gaps, and their places in the table.
+
+    A gap (a layer that routed nothing of a prompt) is filled with the mean of its feature, so that it says nothing;
+    features without any number are left out. Items without any, such as the lift of an idle expert, are too: they
+    are not alike, they are unknown.
+
+    Returns:
+        (kept item, feature) and (kept item) · the table's unit, and places · any.
+    """
+    values = np.asarray(table.to_numpy(), dtype=float)
+    known = np.isfinite(values)
+    kept = np.flatnonzero(known.any(axis=1))
+    features = known.any(axis=0)
+    values, known = values[np.ix_(kept, features)], known[np.ix_(kept, features)]
+    n_known = known.sum(axis=0)
+    means = np.where(known, values, 0.0).sum(axis=0) / np.maximum(n_known, 1)
+    return np.where(known, values, means), kept
 
 
 def _of_groups(trace: RoutingTrace, *, of: Of, values: Values, over: Over) -> xr.DataArray:
