@@ -26,24 +26,32 @@ def full_disk(error: OSError, path: Path, *, kept: str) -> RecordingError:
     return RecordingError(msg)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there, so that no reader ever sees half of it."""
+def write_atomically(path: Path, content: bytes, *, synced: bool = False) -> None:
+    """Write a file beside its place and move it there, so that no reader ever sees half of it.
+
+    Args:
+        path: the file.
+        content: all of it.
+        synced: whether the system is made to put it on the disk first. That also waits for what other files have
+            pending, so it is not done while a model runs.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise full_disk(error, path, kept="The file was left as it had been.") from error
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, synced: bool = False) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
-    write_atomically(path, (text + "\n").encode("utf-8", "surrogatepass"))
+    write_atomically(path, (text + "\n").encode("utf-8", "surrogatepass"), synced=synced)
 
 
 def read_json(path: Path) -> Any:
@@ -62,7 +70,7 @@ def read_json(path: Path) -> Any:
         raise TraceError(msg) from error
 
 
-def write_table(path: Path, table: pd.DataFrame, *, metadata: dict[str, str] | None = None) -> bytes:
+def write_table(path: Path, table: pd.DataFrame) -> bytes:
     """Write a table as Parquet, atomically, each page with its checksum; gives back what was written."""
     try:
         arrow = pa.Table.from_pandas(table, preserve_index=False)
@@ -72,9 +80,19 @@ def write_table(path: Path, table: pd.DataFrame, *, metadata: dict[str, str] | N
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         msg = f"A column of {path.name} mixes types: {error}. Give each column one type."
         raise TraceError(msg) from error
-    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **(metadata or {})})
     sink = pa.BufferOutputStream()
-    pq.write_table(arrow, sink, compression="zstd", compression_level=9, write_page_checksum=True)
+    # Numbers are counters or noise: building dictionaries of them costs most of the time and saves nothing.
+    counters = [field.name for field in arrow.schema if pa.types.is_integer(field.type)]
+    named = [field.name for field in arrow.schema if not pa.types.is_primitive(field.type)]
+    pq.write_table(
+        arrow,
+        sink,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=named,
+        column_encoding={name: "DELTA_BINARY_PACKED" for name in counters},
+        write_page_checksum=True,
+    )
     content: bytes = sink.getvalue().to_pybytes()
     write_atomically(path, content)
     return content

@@ -279,7 +279,7 @@ class TraceWriter:
         if final and self.level != "counts":
             said = self._log.said
             header["digest"] = content_digest(list(said.batches), said.prompts_crc, header)
-        write_json(self.path / HEADER, header)
+        write_json(self.path / HEADER, header, synced=final and self._n_batches_a_sync > 0)
 
     def _guarded(self, write: Callable[[], None]) -> None:
         try:
