@@ -12,7 +12,7 @@ from hooks.selection_rule import Grouping
 from hooks.taps.tap import Tap
 from routing.facts import LayerFacts
 
-__all__ = ["clean_path", "groupings_named", "layer_facts", "layer_labels"]
+__all__ = ["clean_path", "groupings_named", "in_order", "layer_facts", "layer_labels"]
 
 # What wrappers (compile, FSDP, DDP, PEFT) put into a path.
 WRAPPER_PARTS = frozenset(
@@ -25,7 +25,9 @@ STACKS = {
     "audio": "audio",
     "talker": "talker",
     "encoder": "encoder",
+    "decoder": "decoder",
 }
+WORDS_OF_CLASS = re.compile("Vision|Audio|Talker")
 PREFIXES = {"encoder": "enc", "vision": "vis", "audio": "aud", "talker": "talker"}
 SUFFIXES = {"attn": "attn", "attention": "attn", "vision": "vis"}
 
@@ -42,10 +44,20 @@ def clean_path(path: str) -> str:
     return ".".join(part for part in path.split(".") if part not in WRAPPER_PARTS)
 
 
-def layer_facts(tap: Tap, path: str, config: object | None) -> LayerFacts:
-    """Facts of one router from the modules and the configuration; the first forward completes them."""
+def layer_facts(tap: Tap, path: str, *, ancestors: Sequence[nn.Module] = ()) -> LayerFacts:
+    """Facts of one router from the modules and the configuration; the first forward completes them.
+
+    Args:
+        tap: the reader of the router.
+        path: path of its block, cleaned.
+        ancestors: the modules around the block, the nearest first.
+    """
+    owner = next((module for module in (tap.block, *ancestors) if hasattr(module, "config")), None)
+    config = getattr(owner, "config", None)
+    # Shared experts lie in the block or beside it.
+    layer = next(iter(ancestors), None)
     holders = (tap.router, tap.experts, tap.block, config)
-    number, stack = _place(path)
+    number, stack = _place(path, owner_class=type(owner).__name__)
     return LayerFacts(
         label="",
         number=number,
@@ -54,10 +66,25 @@ def layer_facts(tap: Tap, path: str, config: object | None) -> LayerFacts:
         router_class=type(tap.router).__name__,
         n_experts=_first_number(holders, N_EXPERTS) or 0,
         n_zero_experts=tap.n_zero_experts,
-        n_shared_experts=_n_shared(tap.block, config),
+        n_shared_experts=_n_shared((tap.block, layer), config),
         top_k=_first_number(holders, TOP_K) or 0,
         note=tap.note,
     )
+
+
+def in_order(facts: Sequence[LayerFacts]) -> list[int]:
+    """The order in which routers decide: stack by stack, layer by layer, attention before the rest of its layer.
+
+    Returns:
+        (site) · place among the given · a permutation.
+    """
+    stacks = list(dict.fromkeys(each.stack for each in facts))
+
+    def key(place: int) -> tuple[int, int, bool]:
+        each = facts[place]
+        return stacks.index(each.stack), each.number, "att" not in each.module.rsplit(".", 1)[-1]
+
+    return sorted(range(len(facts)), key=key)
 
 
 def layer_labels(sites: Sequence[tuple[str, str, int]]) -> list[str]:
@@ -98,17 +125,15 @@ def groupings_named(tap: Tap, config: object | None) -> list[Grouping]:
     ]
 
 
-def _place(path: str) -> tuple[int, str]:
+def _place(path: str, *, owner_class: str) -> tuple[int, str]:
     parts = path.split(".")
     at = next((place for place, part in enumerate(parts) if part.isdigit()), None)
     number = 0 if at is None else int(parts[at])
-    before = parts[:at]
-    for part in reversed(before):
+    # A tower that is a model of its own tells by its class alone.
+    for part in (*reversed(parts[:at]), *WORDS_OF_CLASS.findall(owner_class)):
         for word, stack in STACKS.items():
-            if re.search(word, part):
+            if word in part.lower():
                 return number, stack
-        if "decoder" in part:
-            return number, "decoder"
     return number, "decoder"
 
 
@@ -121,7 +146,8 @@ def _first_number(holders: Sequence[object | None], names: Sequence[str]) -> int
     return None
 
 
-def _n_shared(block: nn.Module, config: object | None) -> int:
-    if not any("shared" in name and child is not None for name, child in block.named_children()):
+def _n_shared(holders: Sequence[nn.Module | None], config: object | None) -> int:
+    children = [name for holder in holders if holder is not None for name, _ in holder.named_children()]
+    if not any("shared" in name for name in children):
         return 0
     return _first_number((config,), N_SHARED) or 1

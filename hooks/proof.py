@@ -37,7 +37,6 @@ class _Evidence:
     ids: Tensor
     weights: Tensor
     logits: Tensor | None
-    dropped: Tensor | None
     n_rows: int
     top_k: int
 
@@ -52,12 +51,13 @@ class Witness:
     Attributes:
         sites: the sites to prove.
         pending: numbers of the sites that have not run yet.
+        replays: by number of the site, how far its recorded routing is from explaining its experts' output.
     """
 
     sites: list[Site]
     pending: set[int] = field(init=False)
     _evidence: dict[int, _Evidence] = field(default_factory=dict, init=False, repr=False)
-    _replays: dict[int, Replay] = field(default_factory=dict, init=False, repr=False)
+    replays: dict[int, Replay] = field(default_factory=dict, init=False, repr=False)
     _blocks_run: set[int] = field(default_factory=set, init=False, repr=False)
     _handles: list[Handle] = field(default_factory=list, init=False, repr=False)
 
@@ -77,7 +77,7 @@ class Witness:
             self._blocks_run.add(number)
 
         def keep_first(replay: Replay) -> None:
-            self._replays.setdefault(number, replay)
+            self.replays.setdefault(number, replay)
 
         self._handles.append(site.tap.block.register_forward_pre_hook(ran))
         self._handles += site.tap.attach_witness(keep_first)
@@ -98,7 +98,6 @@ class Witness:
             ids=reading.ids[rows],
             weights=reading.weights[rows],
             logits=None if reading.logits is None else reading.logits[rows],
-            dropped=None if reading.dropped is None else reading.dropped[rows],
             n_rows=reading.ids.shape[0],
             top_k=reading.ids.shape[1],
         )
@@ -120,7 +119,7 @@ class Witness:
     def _proven(self, number: int, site: Site) -> Site:
         if number not in self._evidence:
             return site
-        seen, replay = self._evidence[number], self._replays.get(number)
+        seen, replay = self._evidence[number], self.replays.get(number)
         facts = _counted(site.facts, seen)
         _check_counts(facts, seen)
         facts = replace(facts, proof=_proof_of(facts, replay))
@@ -207,7 +206,7 @@ def _with_rules(site: Site, seen: _Evidence) -> Site:
     if seen.logits is None:
         return site
     logits, ids, weights = seen.logits.cpu(), seen.ids.cpu().long(), seen.weights.cpu()
-    weight_rule = learn_weight_rule(*_undropped(logits, ids, weights, seen.dropped))
+    weight_rule = learn_weight_rule(*_whole(logits, ids, weights))
     rule = None
     if site.tap.score_function is None:
         rule = learn_selection_rule(
@@ -233,12 +232,9 @@ def _with_rules(site: Site, seen: _Evidence) -> Site:
     return replace(site, facts=facts, rule=rule)
 
 
-def _undropped(
-    logits: Tensor, ids: Tensor, weights: Tensor, dropped: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    if dropped is None:
-        return logits, ids, weights
-    whole = ~dropped.cpu().any(dim=-1)
+def _whole(logits: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows in which nothing was dropped or skipped: there a weight is what the score made it."""
+    whole = (weights != 0).all(dim=-1)
     return logits[whole], ids[whole], weights[whole]
 
 

@@ -161,6 +161,8 @@ def learn_weight_rule(logits: Tensor, ids: Tensor, weights: Tensor) -> WeightRul
     precision = max(torch.finfo(weights.dtype).eps, torch.finfo(logits.dtype).eps)
     tolerance = max(8 * precision, 1e-4)
     recorded = weights.double()
+    if not recorded.numel():
+        return None
     best: tuple[float, WeightRule] | None = None
     for name in ("softmax", "sigmoid", "sqrt_softplus"):
         chosen = ACTIVATIONS[name](logits.double()).gather(-1, ids)
@@ -171,7 +173,7 @@ def learn_weight_rule(logits: Tensor, ids: Tensor, weights: Tensor) -> WeightRul
                 continue
             fit = _constant_factor(ratio, ids, tolerance)
             if fit is not None and (best is None or fit[0] < 0.1 * best[0]):
-                best = fit[0] + 1e-9, WeightRule(name, normalized, fit[1])
+                best = max(fit[0], 1e-6), WeightRule(name, normalized, fit[1])
     return None if best is None else best[1]
 
 

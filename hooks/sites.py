@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 
-from hooks.layer_facts import clean_path, layer_facts, layer_labels
+from hooks.layer_facts import clean_path, in_order, layer_facts, layer_labels
 from hooks.selection_rule import SelectionRule
 from hooks.taps import EXCEPTIONS, Handle, Reading, Tap, tap_for
 from routing.errors import RecordingError
@@ -59,25 +59,25 @@ def find_sites(model: nn.Module) -> list[Site]:
     Raises:
         RecordingError: no router was found.
     """
-    found: list[tuple[str, Tap, object | None]] = []
+    found: list[Site] = []
+    paths = {module: path for path, module in model.named_modules()}
     taken: list[str] = []
     for path, module in model.named_modules():
         if "shared" in path.rsplit(".", 1)[-1] or any(path.startswith(f"{above}.") for above in taken):
             continue
         ancestors = _ancestors(model, path)
         tap = tap_for(module, ancestors)
-        if tap is not None:
-            found.append((path, tap, _config_of([module, *ancestors])))
-            taken.append(path)
+        if tap is None:
+            continue
+        around_block = _ancestors(model, paths[tap.block])
+        facts = layer_facts(tap, clean_path(paths[tap.block]), ancestors=around_block)
+        found.append(Site(facts, path, tap, _config_of([module, *ancestors])))
+        taken.append(path)
     if not found:
         raise _no_router(model)
-    paths = {module: clean_path(path) for path, module in model.named_modules()}
-    facts = [layer_facts(tap, paths[tap.block], config) for _, tap, config in found]
-    labels = layer_labels([(each.module, each.stack, each.number) for each in facts])
-    return [
-        Site(replace(each, label=label), path, tap, config)
-        for each, label, (path, tap, config) in zip(facts, labels, found, strict=True)
-    ]
+    found = [found[place] for place in in_order([site.facts for site in found])]
+    labels = layer_labels([(site.facts.module, site.facts.stack, site.facts.number) for site in found])
+    return [replace(site, facts=replace(site.facts, label=label)) for site, label in zip(found, labels, strict=True)]
 
 
 def attach_taps(model: nn.Module, sites: list[Site], receive: Receive) -> list[Handle]:

@@ -126,19 +126,18 @@ class ExpertsTap(Tap):
         def keep_hidden(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self.must_look_away():
                 return
-            hidden, *_ = call_arguments(names, args, kwargs)
+            hidden = call_arguments(names, args, kwargs)[0].detach().flatten(0, -2)
             rows = sampled_rows(hidden.shape[0], hidden.device)
             # Indexing copies; some blocks edit their hidden states in place.
-            kept.update(rows=rows, hidden=hidden.detach()[rows])
+            kept.update(rows=rows, hidden=hidden[rows])
 
         def replay(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
             if self.must_look_away() or "reading" not in kept:
                 return
             rows, reading = kept["rows"], kept["reading"]
+            returned = output.detach().flatten(0, -2)[rows]
             with self.replay_quietly():
-                report(
-                    self.compared(kept["hidden"], reading.ids[rows], reading.weights[rows], output.detach()[rows])
-                )
+                report(self.compared(kept["hidden"], reading.ids[rows], reading.weights[rows], returned))
             kept.clear()
 
         return [
@@ -174,7 +173,8 @@ class ExpertsTap(Tap):
         Returns:
             (row, hidden) · output of that expert · any.
         """
-        return self.experts(hidden, ids.unsqueeze(-1), torch.ones(ids.shape[0], 1, dtype=dtype, device=ids.device))
+        ones = torch.ones(ids.shape[0], 1, dtype=dtype, device=ids.device)
+        return self.experts(hidden, ids.unsqueeze(-1), ones).flatten(0, -2)
 
 
 def _argument_names(module: nn.Module) -> list[str]:

@@ -101,7 +101,7 @@ class Tap:
         for holder, whole in ((self.router, True), (self.block, False)):
             named = (*holder.named_buffers(recurse=whole), *holder.named_parameters(recurse=whole))
             for name, tensor in named:
-                if "bias" in name and tensor.numel() == n_experts and not tensor.is_meta:
+                if "_bias" in name and tensor.numel() == n_experts and not tensor.is_meta:
                     found.setdefault(id(tensor), _gathered(tensor))
         return list(found.values())
 

@@ -28,7 +28,7 @@ class LongcatTap(ExpertsTap):
         """The tap of a LongcatFlashExperts."""
         tap = super().around(module, ancestors)
         if tap is not None:
-            tap.n_zero_experts = module.zero_expert_num
+            tap.n_zero_experts = module.zero_expert_num or 0
         return tap
 
     def attach(self, emit: Emit) -> list[Handle]:
@@ -43,6 +43,13 @@ class LongcatTap(ExpertsTap):
 
         router, experts = super().attach(emit)
         return [router, self.router.register_forward_hook(add_logits), experts]
+
+    def one_expert(self, hidden: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Output of one expert a row, with a second of weight 0: the library cannot run with one rank."""
+        pair = torch.stack([ids, (ids + 1) % self.experts.total_experts], dim=-1)
+        weights = torch.zeros(pair.shape, dtype=dtype, device=ids.device)
+        weights[:, 0] = 1
+        return self.experts(hidden, pair, weights)
 
 
 @dataclass(eq=False)
