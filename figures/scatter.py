@@ -14,7 +14,7 @@ from plotly.colors import sample_colorscale
 from figures.pieces import plotly_text, snippet
 from figures.theme import INKS, OKABE_ITO, OTHER, SEQUENTIAL, Mode, diverging_scale, finish
 
-__all__ = ["MOST_POINTS", "PointColor", "inside", "scatter"]
+__all__ = ["MOST_POINTS", "PointColor", "inside", "kind_labels", "scatter"]
 
 # Beyond this a browser without a graphics card takes seconds to paint and to lasso.
 MOST_POINTS = 30_000
@@ -23,6 +23,10 @@ _N_BINS = 220
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross", "star", "hexagon")
 _HOVER_WIDTH = 56
 _N_LONG_TOOLTIPS = 3_000
+# Fewer points than this are no place; distances are in median distances from the middle of the map.
+_FEWEST_LABELED = 5
+_WIDEST_LABELED = 0.5
+_NEAREST_LABELS = 0.22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +39,8 @@ class PointColor:
         colors: kind → hex color, in the order of the legend; the palette where it is None.
         ticks: value → label of the color bar, for numbers that stand for names.
         center: the neutral value of a diverging scale, None for a sequential one.
+        missing: what the legend calls points without a value.
+        symbols: kind → shape, where colors alone are too few.
     """
 
     title: str
@@ -42,6 +48,8 @@ class PointColor:
     colors: Mapping[str, str] | None = None
     ticks: Mapping[float, str] | None = None
     center: float | None = None
+    missing: str = "none"
+    symbols: Mapping[str, str] | None = None
 
     @property
     def is_numeric(self) -> bool:
@@ -55,6 +63,7 @@ def scatter(
     color: PointColor,
     mode: Mode,
     axis: str = "UMAP",
+    unit: str = "no unit",
     symbols: pd.Series | None = None,
     symbol_title: str = "",
     labels: pd.DataFrame | None = None,
@@ -67,7 +76,8 @@ def scatter(
         points: x, y, name (bold line of the tooltip), text (lines below it).
         color: what the color says.
         mode: light or dark.
-        axis: name of the projection; its axes have no unit.
+        axis: name of the axes, which are numbered.
+        unit: of both axes.
         symbols: kind of each point that its shape tells; up to eight.
         symbol_title: what the shapes tell.
         labels: x, y, text of names to write on the map.
@@ -75,7 +85,7 @@ def scatter(
         height: of the figure in pixels.
 
     Returns:
-        (point) · projection coordinates · no unit, one scale for both axes; `customdata` is the row of `points`.
+        (point) · coordinates · one scale for both axes; `customdata` is the row of `points`.
     """
     figure = go.Figure()
     drawn = np.arange(len(points))
@@ -95,7 +105,7 @@ def scatter(
             showlegend=not color.is_numeric,
             marker=marker
             | _fill(color, fill, rows, mode=mode)
-            | ({"symbol": shapes[rows]} if shapes is not None else {}),
+            | {"symbol": shapes[rows] if shapes is not None else (color.symbols or {}).get(name, "circle")},
             # A lasso comes back with these, whatever trace a point ended up in.
             customdata=rows.astype(np.int32),
             text=_hover_texts(points, rows, tooltips=len(points)),
@@ -116,7 +126,37 @@ def scatter(
         )
     if labels is not None:
         _add_labels(figure, labels, mode=mode)
-    return _finish(figure, color=color, mode=mode, axis=axis, height=height)
+    return _finish(figure, color=color, mode=mode, axes=(f"{axis} 1 ({unit})", f"{axis} 2 ({unit})"), height=height)
+
+
+def kind_labels(points: pd.DataFrame, kinds: pd.Series) -> pd.DataFrame:
+    """Names of kinds for the places where they are: of those that lie together, at their middle.
+
+    A kind that is spread over the map has no place, and kinds in one place share a label.
+
+    Args:
+        points: x and y.
+        kinds: of each point.
+
+    Returns:
+        (label) · x, y, text · coordinates of the map.
+    """
+    place = points[["x", "y"]].to_numpy(np.float64)
+    reach = np.median(np.hypot(*(place - np.median(place, axis=0)).T)) or 1.0
+    labels: list[dict[str, Any]] = []
+    for kind, rows in points.groupby(kinds.to_numpy()).indices.items():
+        middle = np.median(place[rows], axis=0)
+        spread = np.median(np.hypot(*(place[rows] - middle).T))
+        if len(rows) < _FEWEST_LABELED or spread > _WIDEST_LABELED * reach:
+            continue
+        near = next((each for each in labels if np.hypot(*(middle - each["at"])) < _NEAREST_LABELS * reach), None)
+        if near is None:
+            labels.append({"at": middle, "text": str(kind)})
+        else:
+            near["text"] = f"{near['text']}, {kind}"
+    return pd.DataFrame(
+        [{"x": each["at"][0], "y": each["at"][1], "text": each["text"]} for each in labels], columns=["x", "y", "text"]
+    )
 
 
 def inside(points: pd.DataFrame, *, polygons: Sequence[tuple[Sequence[float], Sequence[float]]]) -> np.ndarray:
@@ -152,13 +192,13 @@ def _kind_groups(color: PointColor, drawn: np.ndarray) -> list[tuple[str, str, n
         colors = {name: OKABE_ITO[i] if i < len(OKABE_ITO) else OTHER for i, name in enumerate(names)}
     groups = [(str(kind), fill, drawn[kinds == kind]) for kind, fill in colors.items()]
     unknown = np.array([kind is None or kind not in colors for kind in kinds], dtype=bool)
-    groups.append(("none", OTHER, drawn[unknown]))
+    groups.append((color.missing, OTHER, drawn[unknown]))
     return [group for group in groups if len(group[2])]
 
 
 def _number_groups(color: PointColor, drawn: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
     known = color.values.notna().to_numpy()[drawn]
-    groups = [("unknown", OTHER, drawn[~known]), (color.title, "", drawn[known])]
+    groups = [(color.missing, OTHER, drawn[~known]), (color.title, "", drawn[known])]
     return [group for group in groups if len(group[2])]
 
 
@@ -249,18 +289,18 @@ def _add_labels(figure: go.Figure, labels: pd.DataFrame, *, mode: Mode) -> None:
             y=label["y"],
             text=f"<b>{plotly_text(str(label['text']))}</b>",
             showarrow=False,
-            font={"size": 12, "color": ink.text},
+            font={"size": 11.5, "color": ink.text},
             bgcolor=ink.paper,
-            opacity=0.82,
-            borderpad=2,
+            opacity=0.78,
+            borderpad=1,
         )
 
 
-def _finish(figure: go.Figure, *, color: PointColor, mode: Mode, axis: str, height: int) -> go.Figure:
+def _finish(figure: go.Figure, *, color: PointColor, mode: Mode, axes: tuple[str, str], height: int) -> go.Figure:
     blank = {"showgrid": False, "zeroline": False, "showticklabels": False, "showline": True, "mirror": True}
-    figure.update_xaxes(title=f"{axis} 1 (no unit)", **blank)
+    figure.update_xaxes(title=axes[0], **blank)
     # Distances are all a map has: a step to the right must be as long as a step up.
-    figure.update_yaxes(title=f"{axis} 2 (no unit)", scaleanchor="x", scaleratio=1, **blank)
+    figure.update_yaxes(title=axes[1], scaleanchor="x", scaleratio=1, **blank)
     figure.update_layout(
         dragmode="lasso",
         hoverdistance=12,

@@ -1,0 +1,117 @@
+"""What a point of a map is called, what its color says, and which points the selection names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.clustering import Clustering
+from app import cache, map_sentences
+from app.maps import Mapped, strongest_groups
+from app.prompts import outcome_of, prompt_lead
+from figures.scatter import PointColor
+from figures.theme import OKABE_ITO, OTHER, color_of_task_types, color_of_tasks
+from routing import RoutingTrace, Selection, expert_name
+
+__all__ = ["cluster_color", "color_of", "described", "picked_rows"]
+
+_OVER = {"task": "task", "type": "task_type"}
+_SHAPES = ("circle", "diamond", "square", "triangle-up")
+_WORDS = {"task": "task", "type": "task type"}
+
+
+def described(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped) -> pd.DataFrame:
+    """The points with a name and a text for their tooltips, and what the table of a selection shows.
+
+    Returns:
+        (point) · x, y, name, text; layer, expert, serves, lift of experts; prompt, task, task_type, score, outcome,
+        lead of prompts · lift in log2 ratio.
+    """
+    if of == "expert":
+        strongest = cache.answer(trace, strongest_groups, over="task")
+        keys = pd.MultiIndex.from_arrays([points["layer"], points["expert"]])
+        best = strongest.reindex(keys).reset_index(drop=True)
+        serves = [
+            "serves no task beyond chance"
+            if group is None or pd.isna(group)
+            else f"serves {group} most (log₂ lift {lift:+.1f})"
+            for group, lift in zip(best["group"], best["lift"], strict=True)
+        ]
+        names = [expert_name(str(layer), int(e)) for layer, e in zip(points["layer"], points["expert"], strict=True)]
+        return points.assign(name=names, text=serves, serves=best["group"].to_numpy(), lift=best["lift"].to_numpy())
+    prompts = trace.prompts.set_index("prompt").loc[points["item"]]
+    outcomes = [outcome_of(score) for score in points["score"]]
+    leads = [prompt_lead(str(text), n_characters=160) for text in prompts["text"]]
+    texts = [
+        f"{task} ({kind}) · {outcome}\n{lead}"
+        for task, kind, outcome, lead in zip(points["task"], points["task_type"], outcomes, leads, strict=True)
+    ]
+    return points.assign(name=points["item"], text=texts, prompt=points["item"], outcome=outcomes, lead=leads)
+
+
+def color_of(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped, color: str) -> tuple[PointColor, str]:
+    """What the colors of the points say, and that in a sentence.
+
+    Args:
+        trace: the trace.
+        points: of `described`.
+        of: what the points are.
+        color: "task", "type", "layer" or "score".
+
+    Returns:
+        (point) · the color · a sentence, which may be empty.
+    """
+    if color == "layer":
+        ticks = {float(number): label for number, label in enumerate(trace.layers)}
+        at = {label: number for number, label in ticks.items()}
+        return PointColor(title="Layer", values=points["layer"].astype(str).map(at), ticks=ticks), ""
+    if color == "score":
+        words = {"right": OKABE_ITO[2], "partly": OKABE_ITO[1], "wrong": OKABE_ITO[5], "unknown": OTHER}
+        kinds = points["outcome"].reset_index(drop=True)
+        there = {word: fill for word, fill in words.items() if (kinds == word).any()}
+        sentence = map_sentences.of_colors(kinds.where(kinds != "unknown"), noun=of, what="score")
+        return PointColor(title="Answer", values=kinds, colors=there), sentence if set(there) != {"unknown"} else ""
+    if of == "expert":
+        strongest = cache.answer(trace, strongest_groups, over=_OVER[color])
+        keys = pd.MultiIndex.from_arrays([points["layer"], points["expert"]])
+        kinds = strongest["group"].reindex(keys).reset_index(drop=True)
+        sentence = map_sentences.of_colors(kinds, noun=of, what=f"{_WORDS[color]} served most")
+        title = f"Serves most ({_WORDS[color]})"
+    else:
+        kinds = points[_OVER[color]].reset_index(drop=True)
+        sentence, title = "", _WORDS[color].capitalize()
+    palette = color_of_tasks(trace) if color == "task" else color_of_task_types(trace.task_types.values())
+    return PointColor(title=title, values=kinds, colors=palette, missing="none beyond chance"), sentence
+
+
+def picked_rows(points: pd.DataFrame, selection: Selection, *, of: Mapped) -> np.ndarray:
+    """Rows of the points that the selection names; none where it names all or none of them."""
+    if of == "expert":
+        hit = np.zeros(len(points), dtype=bool)
+        if selection.experts:
+            wanted = pd.MultiIndex.from_tuples(selection.experts)
+            hit |= pd.MultiIndex.from_arrays([points["layer"], points["expert"]]).isin(wanted)
+        elif selection.layers:
+            hit |= points["layer"].isin(selection.layers).to_numpy()
+    elif selection.prompts or selection.tasks:
+        hit = points["prompt"].isin(selection.prompts).to_numpy() if selection.prompts else np.ones(len(points), bool)
+        if selection.tasks:
+            hit &= points["task"].isin(selection.tasks).to_numpy()
+    else:
+        hit = np.zeros(len(points), dtype=bool)
+    return np.flatnonzero(hit) if not hit.all() else np.zeros(0, dtype=np.int64)
+
+
+def cluster_color(
+    points: pd.DataFrame, clustering: Clustering, *, of: Mapped, n_features: int
+) -> tuple[PointColor, str]:
+    """Clusters as the color of the points, and what they are worth in a sentence."""
+    labels = pd.Series(clustering.labels.to_numpy(), index=clustering.labels["item"].to_numpy())
+    numbers = labels.reindex(points["item"]).reset_index(drop=True)
+    kinds = numbers.map(lambda number: f"cluster {int(number) + 1}" if number >= 0 else None)
+    names = [f"cluster {number + 1}" for number in range(clustering.n_clusters)]
+    # More clusters than hues: the second round of hues has another shape.
+    colors = {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(names)}
+    symbols = {name: _SHAPES[i // len(OKABE_ITO) % len(_SHAPES)] for i, name in enumerate(names)}
+    sentence = map_sentences.of_clusters(clustering, noun=of, n_features=n_features)
+    return PointColor(title="Cluster", values=kinds, colors=colors, symbols=symbols), sentence

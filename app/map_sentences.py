@@ -1,0 +1,73 @@
+"""What a map says, and how far it may be believed, in Markdown with every text escaped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.agreement import Agreement
+from analysis.clustering import Clustering
+from analysis.projection import Projection
+from app.sentences import and_list, count, escaped, percent
+
+__all__ = ["of_agreement", "of_clusters", "of_colors", "of_map", "of_picked"]
+
+# A map drawn at random puts neighbors at random ranks, which the formula counts as about one half.
+_RANDOM_TRUST = 0.5
+
+
+def of_map(projection: Projection, *, noun: str) -> str:
+    """How many neighborhoods survive on the map, beside what a random map would keep."""
+    quality = projection.quality
+    if not np.isfinite(quality.trustworthiness):
+        return f"{count(len(projection.points), noun)} are too few to say how far this map may be believed."
+    explained = projection.options.get("explained_share")
+    share = f"The two components hold {percent(explained)} of the variance. " if explained is not None else ""
+    return (
+        f"{share}Trustworthiness **{quality.trustworthiness:.2f}** (a random map: about {_RANDOM_TRUST}); of each "
+        f"{noun}'s {quality.n_neighbors} nearest in truth, **{percent(quality.neighbor_preservation)}** are nearest "
+        f"here too (a random map: {percent(quality.chance_preservation)})."
+    )
+
+
+def of_colors(kinds: pd.Series, *, noun: str, what: str) -> str:
+    """Which kinds there are most of."""
+    known = kinds.dropna()
+    if known.empty:
+        return f"No {noun} has a {what} that stands out beyond chance."
+    counts = known.astype(str).value_counts()
+    most = and_list([f"{escaped(str(name))} ({number})" for name, number in counts.items()], most=3)
+    rest = len(kinds) - len(known)
+    return f"By {what}: {most}" + (f"; {rest} with none beyond chance (gray)." if rest else ".")
+
+
+def of_clusters(clustering: Clustering, *, noun: str, n_features: int) -> str:
+    """How many clusters were found where, and whether shuffled features would give as good ones."""
+    if not np.isfinite(clustering.silhouette):
+        return clustering.note
+    verdict = "no better than" if clustering.silhouette <= clustering.null_95 else "against"
+    return (
+        f"{clustering.n_clusters} clusters of {noun}s, found in all {n_features} features and not on this picture: "
+        f"silhouette {clustering.silhouette:.2f}, {verdict} {clustering.null_95:.2f} where features are shuffled; "
+        f"drawn again, they come back with an adjusted Rand index of {clustering.stability:.2f}. "
+        f"{clustering.note}"
+    ).strip()
+
+
+def of_agreement(found: Agreement, *, what: str) -> str:
+    """How far clusters agree with groups that people made."""
+    if not np.isfinite(found.ami):
+        return ""
+    verdict = "beyond" if found.ami > found.null_95 else "within"
+    return (
+        f"They agree with {what} at an adjusted mutual information of {found.ami:.2f}, {verdict} chance "
+        f"(95th percentile {found.null_95:.2f})."
+    )
+
+
+def of_picked(n_picked: int, *, noun: str, most: int) -> str:
+    """That a lasso took in more than a link can carry."""
+    return (
+        f"The lasso took in {count(n_picked, noun)}; a selection carries up to {most}, for it is part of the link. "
+        "Draw a smaller one, or filter by task or layer."
+    )

@@ -1,0 +1,188 @@
+"""The real app in Debian's chromium: started from another folder, cut off from the network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from routing import RoutingTrace, save_trace
+from tests.traces import planted_trace
+
+ROOT = Path(__file__).resolve().parents[2]
+# A test machine with other work on it is slow, not wrong.
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
+LOCAL = {"127.0.0.1", "localhost"}
+HOSTILE = (
+    "<script>window.hacked = true</script>",
+    "<img src=x onerror='window.hacked = true'>",
+    "![picture](https://example.org/picture.png)",
+    "[link](javascript:window.hacked=true)",
+    "$\\alpha$ **bold** :red[red] `code`",
+    "\u202egnirts desrever",
+    "\x07\x00 bell",
+    "%{x} {{y}}",
+)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+class App:
+    """The running app, and one page of it."""
+
+    def __init__(self, page: Page, base: str) -> None:
+        self.page = page
+        self.base = base
+
+    def open(self, view: str, **query: str) -> Page:
+        """Open a view and wait until it is drawn."""
+        self.page.goto(f"{self.base}/{view}?{urlencode({'run': 'planted'} | query)}")
+        self.settle()
+        return self.page
+
+    def settle(self) -> None:
+        """Wait until the script has run to its end, without an exception on the page."""
+        expect(self.page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible()
+        expect(self.page.get_by_role("heading", level=1)).to_be_visible()
+        expect(self.page.get_by_test_id("stException")).to_have_count(0)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one planted run, and one whose texts try to be more than texts."""
+    folder = tmp_path_factory.mktemp("runs")
+    trace = planted_trace(seed=3, n_tasks=6, n_prompts_a_task=12, n_layers=4, n_experts=8, n_runners_up=2)
+    save_trace(trace, folder / "planted")
+    save_trace(hostile(trace), folder / "hostile")
+    return folder
+
+
+def hostile(trace: RoutingTrace) -> RoutingTrace:
+    """The same routing under texts, names and tokens that are markup, scripts and control characters."""
+
+    def text(number: int) -> str:
+        return HOSTILE[number % len(HOSTILE)]
+
+    prompts = trace.prompts.copy()
+    tasks = {task: f"{number} {text(number)}" for number, task in enumerate(trace.tasks)}
+    prompts["prompt"] = [f"{name} {text(row)}" for row, name in enumerate(prompts["prompt"])]
+    prompts["task"] = prompts["task"].map(tasks)
+    prompts["task_type"] = prompts["task_type"].map(lambda kind: f"<b>{kind}</b>")
+    for column in ("text", "target", "prediction"):
+        prompts[column] = [f"{text(row)} {text(row + 1)}" for row in range(len(prompts))]
+    parts = {name: getattr(trace, name).values for name in ("scores", "weights", "logits")}
+    return RoutingTrace.from_arrays(
+        trace.experts.values,
+        **parts,
+        layer_facts=trace.layer_facts,
+        tokens=trace.tokens,
+        prompts=prompts,
+        vocabulary={token_id: f" {text(int(token_id))}" for token_id in trace.vocabulary.index},
+        provenance=trace.provenance,
+    )
+
+
+@pytest.fixture(scope="session")
+def server(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the app, started as a user starts it, from a folder that is not the repository."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "app" / "main.py")]
+    options = [f"--server.port={port}", "--server.address=127.0.0.1", "--server.headless=true"]
+    log = elsewhere / "log.txt"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*command, *options],
+            cwd=elsewhere,
+            env=os.environ | {"ROUTESCOPE_RUNS": str(runs), "OMP_NUM_THREADS": "1"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        _await_health(f"{base}/_stcore/health", process, log)
+        yield base
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _await_health(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"The app did not start:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("The browser tests need a 'chromium' on PATH. Run 'make test', which installs it.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def scheme() -> str:
+    """Look of the page; a test that wants the dark one overrides it by parametrizing."""
+    return "light"
+
+
+@pytest.fixture
+def app(browser: Browser, server: str, scheme: str) -> Iterator[App]:
+    """A fresh session in which a request that leaves the machine, or an error in the page, fails the test."""
+    context = browser.new_context(
+        viewport={"width": 1400, "height": 1000}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    strangers: list[str] = []
+    errors: list[str] = []
+
+    def guard(route, request):  # noqa: ANN001 (Playwright's types differ between its versions)
+        if urlsplit(request.url).hostname in LOCAL or urlsplit(request.url).scheme in ("data", "blob"):
+            route.continue_()
+        else:
+            strangers.append(request.url)
+            route.abort()
+
+    context.route("**/*", guard)
+    page = context.new_page()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield App(page, server)
+    context.close()
+    assert strangers == [], "The page asked for what is not on this machine."
+    assert errors == [], "The page raised an error."
