@@ -10,9 +10,10 @@ from pathlib import Path
 
 from routing.errors import TraceError
 
-__all__ = ["CommitLog", "Commits", "read_commits"]
+__all__ = ["CommitLog", "Commits", "last_committed", "read_commits"]
 
 LOG = "commits.jsonl"
+TAIL_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,3 +114,21 @@ def read_commits(folder: Path) -> Commits:
         except (ValueError, TypeError, KeyError):
             break
     return Commits(batches=tuple(batches), prompts_crc=prompts_crc)
+
+
+def last_committed(folder: Path) -> int | None:
+    """Rows that the end of a log calls whole, without reading the rest; None if the end does not say."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(-min(TAIL_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            tail = file.read()
+    except OSError:
+        return None
+    for line in reversed(tail[: tail.rfind(b"\n") + 1].splitlines()):
+        try:
+            entry = json.loads(line)
+            if "n" in entry:
+                return int(entry["n"])
+        except (ValueError, TypeError):
+            return None
+    return None

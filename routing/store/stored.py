@@ -14,7 +14,7 @@ from routing.errors import TraceError
 from routing.facts import LayerFacts, Provenance
 from routing.rows import Rows
 from routing.storage import Level, Unit, with_prompt_columns
-from routing.store.commits import Commits, read_commits
+from routing.store.commits import Commits, last_committed, read_commits
 from routing.store.files import read_json
 from routing.store.format import ZARR_GROUP, check_format, checksum, content_digest
 from routing.store.rawrows import RawRows
@@ -64,7 +64,11 @@ class StoredStorage:
         """Rows of the token axis that are whole."""
         if self.level == "counts":
             return read_counts(self.path, self.layer_facts)[1]
-        return int(self.header["n_tokens"]) if self.packed else self.commits.n_rows
+        promised = int(self.header.get("n_tokens", 0))
+        # A log of small batches is long, and of a whole trace its end says enough.
+        if self.packed or (self._provenance.complete and last_committed(self.path) == promised):
+            return promised
+        return self.commits.n_rows
 
     @property
     def provenance(self) -> Provenance:
