@@ -2,6 +2,8 @@
 
 from analysis.agreement import Agreement, ExpertTaskTypes, agreement, expert_task_types
 from analysis.clustering import Clustering, clusters
+from analysis.confidence import margins, routing_entropy
+from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
 from analysis.experts import ExpertProfile, expert_profile
 from analysis.hierarchy import Order, hierarchical_order
@@ -30,18 +32,22 @@ __all__ = [
     "expert_load",
     "expert_profile",
     "expert_task_types",
+    "feature_correlation",
     "hierarchical_order",
     "idle_experts",
     "load_balance",
     "map_quality",
+    "margins",
     "project",
     "prompt_tokens",
     "routed_tokens",
     "routing_clusters",
+    "routing_entropy",
     "routing_map",
     "signatures",
     "specialization",
     "stored_map",
+    "task_features",
     "task_information",
     "task_scores",
     "token_experts",

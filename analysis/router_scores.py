@@ -1,6 +1,6 @@
 """What a router thought of every expert, from its logits.
 
-Legend: T token, E expert.
+Legend: T token, E expert, C code of a 16-bit float.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 
 from routing.facts import LayerFacts
 
-__all__ = ["has_known_scores", "score_distribution"]
+__all__ = ["has_known_scores", "score_distribution", "score_table"]
 
 _AS_SOFTMAX = ("softmax", "softmax_of_top_k")
 _POSITIVE = ("sigmoid", "sqrt_softplus")
@@ -41,3 +41,23 @@ def score_distribution(logits_TE: np.ndarray, *, facts: LayerFacts) -> np.ndarra
         else:
             scores_TE = np.sqrt(np.logaddexp(0, logits_TE))
         return scores_TE / scores_TE.sum(axis=-1, keepdims=True)
+
+
+def score_table(values_C: np.ndarray, *, score_function: str) -> tuple[np.ndarray, np.ndarray]:
+    """Score s and s ln s of every possible logit; a row of them, summed, gives the entropy of the row.
+
+    Returns:
+        (C) and (C) · score · 0 and up; NaN of what is no number.
+    """
+    # Half of the codes of NaN signal; their tables hold NaN like the rest.
+    with np.errstate(invalid="ignore"):
+        # Beyond this an exponential overflows; such a logit has all the weight already.
+        values_C = np.clip(values_C, -300, 300)
+        if score_function in _AS_SOFTMAX:
+            log_C = values_C
+        elif score_function == "sigmoid":
+            log_C = -np.logaddexp(0, -values_C)
+        else:
+            log_C = np.log(np.maximum(np.logaddexp(0, values_C), 1e-300)) / 2
+        scores_C = np.exp(log_C)
+        return scores_C, scores_C * log_C

@@ -18,7 +18,16 @@ from routing.chunks import PHASES, Chunk
 from routing.errors import SelectionError, TraceError
 from routing.trace import RoutingTrace
 
-__all__ = ["By", "CountTable", "Phase", "count_table", "mapped_chunks", "prompt_blocks", "require_tokens"]
+__all__ = [
+    "By",
+    "CountTable",
+    "Phase",
+    "count_table",
+    "mapped_chunks",
+    "prompt_blocks",
+    "require_tokens",
+    "token_groups",
+]
 
 By = Literal["task", "task_type", "prompt", "phase"]
 Phase = Literal["prompt", "generated"]
@@ -93,6 +102,16 @@ def prompt_blocks(trace: RoutingTrace, *, phase: Phase | None = None) -> Iterato
     for first in range(0, trace.n_layers, step):
         layers = slice(first, min(first + step, trace.n_layers))
         yield layers, _scanned(trace, groups=groups, by="prompt", phase=phase, layers=layers)
+
+
+def token_groups(trace: RoutingTrace, *, by: By | None) -> tuple[tuple[str, ...], Callable[[Chunk], np.ndarray]]:
+    """Names of the groups of tokens, and how to read a token's group off a chunk.
+
+    Raises:
+        SelectionError: tokens cannot be grouped by `by`.
+    """
+    groups = _groups(trace, by=by)
+    return groups, _keys(trace, groups=groups, by=by)
 
 
 def mapped_chunks(
