@@ -106,13 +106,16 @@ def _question(
     kept = {name: text for name, text in narrow.items() if name in ("tasks", "layers", "prompts")}
     for trace in traces.values():
         _TRACES[trace.digest] = trace
-    return Question(
+    question = Question(
         function=f"{function.__module__}:{function.__qualname__}",
         traces=tuple((str(name), str(trace.path), trace.digest) for name, trace in traces.items()),
         within=tuple(sorted(kept.items())),
         options=tuple(sorted(options.items())),
         versions=_versions(),
     )
+    # Streamlit would hash an array among the options by a sample of it; Python refuses.
+    hash(question)
+    return question
 
 
 @st.cache_data(ttl=3, max_entries=8, show_spinner=False)
@@ -190,5 +193,5 @@ def _read_only(result: Any) -> Any:
 
 
 def _lock(variable: xr.Variable) -> None:
-    if isinstance(variable.data, np.ndarray) and variable.data.flags.owndata:
+    if isinstance(variable.data, np.ndarray):
         variable.data.setflags(write=False)

@@ -1,0 +1,144 @@
+"""Overview: what was recorded, is it trustworthy, what stands out?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from analysis.scores import task_scores
+from app import cache, sentences
+from app.links import view_link
+from app.panel import empty, mode, panel
+from app.runs import Run, snapshots
+from app.terminal import bytes_in_words
+from app.trust import checks
+from figures.bars import score_dots
+from routing import RoutingTrace, Selection, TraceSummary, summary
+
+__all__ = ["render"]
+
+_SIGNS = {
+    "good": ":green[:material/check_circle:]",
+    "doubt": ":orange[:material/warning:]",
+    "unknown": ":gray[:material/help:]",
+}
+_MOST_FINDINGS = 8
+
+
+def render(trace: RoutingTrace, selection: Selection) -> None:
+    """Draw the view."""
+    found = cache.answer(trace, summary)
+    _numbers(found)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        _findings(trace)
+    with right:
+        _trust(found)
+    _scores(trace, selection)
+    _training(trace)
+
+
+def _numbers(found: TraceSummary) -> None:
+    experts = sorted({facts.n_experts for facts in found.layers})
+    top_k = sorted({facts.top_k for facts in found.layers})
+    cards = (
+        (f"{found.unit.capitalize()}s", f"{found.n_tokens:,}"),
+        ("Prompts", f"{found.n_prompts:,}"),
+        ("Tasks", f"{len(found.tasks):,}"),
+        ("MoE layers", f"{found.n_layers:,}"),
+        ("Experts a layer", _span(experts)),
+        ("Selected a token", _span(top_k)),
+        ("On disk", bytes_in_words(found.disk_bytes) if found.disk_bytes is not None else "in memory"),
+    )
+    with st.container(horizontal=True, gap="small", key="numbers"):
+        for label, value in cards:
+            st.metric(label, value, border=True)
+    st.caption(_provenance(found))
+
+
+def _span(values: Sequence[int]) -> str:
+    return "none" if not values else str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _provenance(found: TraceSummary) -> str:
+    made = found.provenance
+    routers = dict.fromkeys(f"{facts.router_class} ({facts.score_function})" for facts in found.layers)
+    parts = [
+        made.model,
+        made.revision,
+        made.model_class,
+        f"routers: {', '.join(routers)}" if routers else None,
+        f"on {made.device} in {made.dtype}" if made.device else None,
+        made.started[:16].replace("T", " ") + " UTC" if made.started else None,
+        f"transformers {made.transformers}" if made.transformers else None,
+        f"torch {made.torch}" if made.torch else None,
+        f"level {found.level}",
+        f"tasks from {made.tasks}" if made.tasks else None,
+        f"digest {found.digest}",
+    ]
+    return " · ".join(sentences.escaped(part) for part in parts if part)
+
+
+def _findings(trace: RoutingTrace) -> None:
+    from analysis.findings import findings
+
+    st.subheader("What stands out", anchor=False)
+    if trace.level == "counts":
+        empty("Findings need single tokens, and this run holds counts.", "Record it at level `assignments` or `full`.")
+        return
+    found = cache.answer(trace, findings)
+    if not found:
+        st.markdown("Nothing beyond what chance gives: load is even, and no expert prefers a task.")
+    for finding in found[:_MOST_FINDINGS]:
+        view_link(
+            finding.view,
+            sentences.escaped(finding.sentence),
+            icon=":material/arrow_forward:",
+            selection=Selection.from_query(finding.selection_query, trace, missing="drop"),
+        )
+    st.caption("Each sentence beat its own chance level, and opens the view that shows it.")
+
+
+def _trust(found: TraceSummary) -> None:
+    st.subheader("Can it be trusted?", anchor=False)
+    for check in checks(found):
+        st.markdown(f"{_SIGNS[check.verdict]} {check.sentence}")
+
+
+def _scores(trace: RoutingTrace, selection: Selection) -> None:
+    scores = cache.answer(trace, task_scores)
+    shown = scores.loc[list(selection.tasks)] if selection.tasks else scores
+    known = shown.dropna(subset=["score"])
+    if known.empty:
+        st.subheader("How well the model did", anchor=False)
+        empty(sentences.of_scores(shown), "Record tasks with targets to see scores beside the routing.")
+        return
+    ordered = known.sort_values(["task_type", "score"], ascending=[True, False], kind="stable")
+    panel(
+        "How well the model did, task by task",
+        score_dots(
+            ordered, task_types=trace.task_types, value_title="mean score (accuracy, exact match or F1)", mode=mode()
+        ),
+        key="overview_scores",
+        reading=sentences.of_scores(shown),
+        table=lambda: shown.reset_index(),
+        definitions=("task_scores",),
+    )
+
+
+def _training(trace: RoutingTrace) -> None:
+    run = cache.run_of(trace)
+    series = snapshots(cache.runs(), run) if run is not None else ()
+    if not series:
+        return
+    st.subheader("Over training", anchor=False)
+    _curves(series)
+
+
+def _curves(series: tuple[Run, ...]) -> None:
+    from analysis.dynamics import over_training
+
+    traces = {str(each.step): cache.trace_of(each) for each in series}
+    table = cache.answer_over(traces, over_training)
+    st.dataframe(table)

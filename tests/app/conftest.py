@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
+
+from analysis.counts import assignment_counts
+from app import cache
+from routing import RoutingTrace, save_trace, trace_from_counts
+from tests.traces import planted_trace
+
+MAIN = Path(__file__).parents[2] / "app" / "main.py"
+
+Opened = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs: "skewed", whose layer L02 overloads expert 3, and "even"."""
+    folder = tmp_path_factory.mktemp("runs")
+    shape = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
+    save_trace(planted_trace(seed=2, **shape), folder / "even")
+    save_trace(planted_trace(seed=1, popular={(2, 3): 4.0}, **shape), folder / "skewed")
+    return folder
+
+
+@pytest.fixture
+def open_app(monkeypatch: pytest.MonkeyPatch, planted: Path) -> Opened:
+    """Open a view of the app as a browser would, at an address; on the planted runs unless told otherwise."""
+
+    def opened(view: str = "", query: Mapping[str, str] | None = None, *, runs: Path | None = None) -> AppTest:
+        monkeypatch.setenv("ROUTESCOPE_RUNS", str(runs or planted))
+        # Runs are looked for again every few seconds only; the environment of another test must not be remembered.
+        cache._found.clear()
+        test = AppTest.from_file(str(MAIN), default_timeout=120)
+        for name, value in (query or {}).items():
+            test.query_params[name] = value
+        # Streamlit knows a page by its path; AppTest offers no public way to name one that is a function.
+        test._page_hash = calc_hash(view) if view else ""
+        return test.run()
+
+    return opened
+
+
+@pytest.fixture
+def app_on(open_app: Opened, tmp_path: Path) -> Callable[..., AppTest]:
+    """Open a view on one trace."""
+
+    def opened(trace: RoutingTrace, view: str = "", query: Mapping[str, str] | None = None) -> AppTest:
+        if not (tmp_path / "runs" / "one").exists():
+            save_trace(trace, tmp_path / "runs" / "one")
+        return open_app(view, query, runs=tmp_path / "runs")
+
+    return opened
+
+
+def counted(trace: RoutingTrace) -> RoutingTrace:
+    """The same run as a recording at level "counts" would have left it."""
+    return trace_from_counts(
+        assignment_counts(trace, by="task").to_numpy(),
+        layer_facts=trace.layer_facts,
+        tasks=trace.tasks,
+        n_tokens=trace.n_tokens,
+        prompts=trace.prompts,
+    )
+
+
+def text_of(test: AppTest) -> str:
+    """Everything the page says in words."""
+    said = [*test.markdown, *test.caption, *test.info, *test.warning, *test.error, *test.title, *test.subheader]
+    return "\n".join(str(each.value) for each in said)

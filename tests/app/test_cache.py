@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.load import expert_load
+from app import cache
+from app.definitions import definition_of, definitions
+from app.runs import find_runs
+from routing import Selection, save_trace
+from tests.traces import planted_trace, trace_of
+
+CALLS: list[str] = []
+
+
+def tally(trace, *, of: int = 1) -> int:
+    """How many tokens, times a number; remembers that it was asked."""
+    CALLS.append(trace.digest)
+    return trace.n_tokens * of
+
+
+def test_a_question_is_answered_once_for_each_trace_option_and_selection(tmp_path):
+    save_trace(planted_trace(seed=1, n_prompts_a_task=2), tmp_path / "a")
+    save_trace(planted_trace(seed=2, n_prompts_a_task=2), tmp_path / "b")
+    a, b = (
+        cache.trace_of(run)
+        for run in sorted(find_runs([tmp_path]), key=lambda run: run.name)
+        if str(tmp_path) in run.path
+    )
+    CALLS.clear()
+    first = cache.answer(a, tally)
+    assert cache.answer(a, tally) == first == a.n_tokens
+    assert len(CALLS) == 1
+    assert cache.answer(a, tally, of=2) == 2 * first
+    cache.answer(b, tally)
+    part = cache.answer(a, tally, within=Selection(tasks=("spans",)))
+    assert part == first / 6
+    assert len(CALLS) == 4
+    # What is pointed at, rather than filtered, does not ask again.
+    cache.answer(a, tally, within=Selection(tasks=("spans",), experts=(("L00", 1),)))
+    assert len(CALLS) == 4
+
+
+def test_answers_cannot_be_written_into(tmp_path):
+    save_trace(trace_of([[0, 1]]), tmp_path / "a")
+    trace = cache.trace_of(next(run for run in find_runs([tmp_path]) if str(tmp_path) in run.path))
+    load = cache.answer(trace, expert_load)
+    with pytest.raises(ValueError, match="read-only"):
+        load.values[0, 0] = 1
+
+
+def test_the_versions_that_decide_are_part_of_the_question():
+    trace = trace_of([[0, 1]])
+    question = cache._question(tally, {"": trace}, None, {"of": 3})
+    assert dict(question.versions).keys() >= {"numpy", "scikit-learn", "umap-learn", "numba"}
+    assert hash(question) == hash(cache._question(tally, {"": trace}, None, {"of": 3}))
+    assert question.traces[0][2] == trace.digest
+
+
+def test_arrays_are_no_options():
+    trace = trace_of([[0, 1]])
+    with pytest.raises(TypeError, match="hash"):
+        cache.answer(trace, tally, of=np.ones(2))
+
+
+def test_definitions_come_from_the_one_document():
+    known = definitions()
+    for heading, text in known.items():
+        assert text.startswith("**")
+        assert definition_of(heading) == text
+    assert definition_of("there is no such metric") is None

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from app.runs import Run, find_runs, places, snapshots
+from routing import save_trace
+from tests.traces import trace_of
+
+
+def header(folder: Path, *, seconds: int = 0) -> None:
+    folder.mkdir(parents=True)
+    (folder / "header.json").write_text("{}")
+    os.utime(folder / "header.json", (seconds, seconds))
+    os.utime(folder, (seconds, seconds))
+
+
+def own(runs: tuple[Run, ...], root: Path) -> list[str]:
+    return [run.name for run in runs if run.path.startswith(str(root))]
+
+
+def test_runs_are_found_at_any_depth_newest_first(tmp_path):
+    header(tmp_path / "old", seconds=100)
+    header(tmp_path / "sweep" / "lr3" / "new", seconds=900)
+    (tmp_path / "no run").mkdir()
+    assert own(find_runs([tmp_path]), tmp_path) == ["sweep/lr3/new", "old"]
+
+
+def test_what_lies_inside_a_run_is_no_run(tmp_path):
+    header(tmp_path / "run")
+    header(tmp_path / "run" / "part")
+    assert own(find_runs([tmp_path]), tmp_path) == ["run"]
+
+
+def test_a_folder_that_is_not_there_holds_nothing(tmp_path):
+    assert own(find_runs([tmp_path / "absent"]), tmp_path) == []
+
+
+def test_the_environment_says_where_to_look(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROUTESCOPE_RUNS", os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b")]))
+    assert places() == (tmp_path / "a", tmp_path / "b")
+    monkeypatch.delenv("ROUTESCOPE_RUNS")
+    monkeypatch.chdir(tmp_path)
+    assert places()[0] == tmp_path / "runs"
+
+
+def test_snapshots_of_one_model_are_a_series_in_order_of_steps(tmp_path):
+    for name in ("step-1000", "step-200", "final"):
+        header(tmp_path / "model" / name)
+    runs = find_runs([tmp_path])
+    last = next(run for run in runs if run.name == "model/step-1000")
+    assert [run.step for run in snapshots(runs, last)] == [200, 1000]
+    alone = next(run for run in runs if run.name == "model/final")
+    assert snapshots(runs, alone) == ()
+
+
+def test_a_run_that_grows_gets_a_new_stamp(tmp_path):
+    save_trace(trace_of([[0, 1]]), tmp_path / "run")
+    before = find_runs([tmp_path])[0].stamp
+    (tmp_path / "run" / "commits.jsonl").write_text("more\n" * 100)
+    assert find_runs([tmp_path])[0].stamp != before
