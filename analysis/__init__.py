@@ -5,6 +5,7 @@ from analysis.clustering import Clustering, clusters
 from analysis.confidence import margins, routing_entropy
 from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
+from analysis.dynamics import over_training, saturation
 from analysis.experts import ExpertProfile, expert_profile
 from analysis.hierarchy import Order, hierarchical_order
 from analysis.information import task_information
@@ -38,12 +39,14 @@ __all__ = [
     "load_balance",
     "map_quality",
     "margins",
+    "over_training",
     "project",
     "prompt_tokens",
     "routed_tokens",
     "routing_clusters",
     "routing_entropy",
     "routing_map",
+    "saturation",
     "signatures",
     "specialization",
     "stored_map",

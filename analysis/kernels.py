@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["count_bytes", "count_words", "frozen"]
+__all__ = ["count_bytes", "count_common", "count_words", "frozen"]
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -68,3 +68,26 @@ def count_words(experts_TLR, key_T, top_k_L, first_layer, n_groups, n_experts): 
             for rank in range(top_k_L[layer]):
                 slots[min(ids[rank], n_experts)] += 1
     return counts_GLS, routed_GL
+
+
+@njit(cache=True, nogil=True)
+def count_common(experts_TLR, others_TLR, top_k_L, n_experts):  # type: ignore[no-untyped-def]
+    """Selected experts that two traces of the same tokens share, and tokens that both routed, in each layer.
+
+    Returns:
+        (L,) int64 and (L,) int64.
+    """
+    n_tokens, n_layers, _ = experts_TLR.shape
+    common_L = np.zeros(n_layers, np.int64)
+    routed_L = np.zeros(n_layers, np.int64)
+    for token in range(n_tokens):
+        for layer in range(n_layers):
+            ids = experts_TLR[token, layer]
+            others = others_TLR[token, layer]
+            if ids[0] >= n_experts or others[0] >= n_experts:
+                continue
+            routed_L[layer] += 1
+            for rank in range(top_k_L[layer]):
+                for other in range(top_k_L[layer]):
+                    common_L[layer] += ids[rank] == others[other]
+    return common_L, routed_L

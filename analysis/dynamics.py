@@ -1,0 +1,166 @@
+"""How routing came to be: the same tokens through checkpoints of one training.
+
+Legend: T token, L layer, R stored rank, K selected rank, E expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.counts import assignment_counts
+from analysis.information import task_information
+from analysis.load import load_balance
+from analysis.scan import require_tokens
+from routing.errors import TraceError
+from routing.trace import RoutingTrace
+
+__all__ = ["over_training", "saturation"]
+
+BLOCK_TOKENS = 65536
+
+_BALANCE = ("max_over_mean", "cv", "entropy_normalized", "n_dead")
+_INFORMATION = ("information_nats", "null_mean", "null_95", "excess_nats", "p_value")
+
+
+def saturation(early: RoutingTrace, late: RoutingTrace) -> pd.DataFrame:
+    """Share of a token's experts that an earlier checkpoint already chose.
+
+    Tokens of the prompts are compared, not what was generated, for checkpoints write different answers; the order of
+    ranks is ignored. `chance` is what two checkpoints of the same loads would agree on if each token's experts were
+    drawn anew: Σ_e r_e r'_e / k, r the activation rates. With even loads that is k / E; uneven loads agree more
+    without any memory of a token.
+
+    Args:
+        early: a checkpoint's trace.
+        late: a later one's, of the same prompts.
+
+    Returns:
+        (layer) · saturation, chance, n_tokens · share of experts · 0 to 1; NaN where the layer routed no such token.
+
+    Raises:
+        TraceError: the traces hold different prompts, tokens, layers or top-k.
+
+    References:
+        Muennighoff et al. 2024, "OLMoE" (router saturation).
+    """
+    # Compiling costs a second, so it is not paid by who only imports this room.
+    from analysis.kernels import count_common, frozen
+
+    _require_alike(early, late)
+    rows, other_rows = (_prompt_rows(trace) for trace in (early, late))
+    if not all(np.array_equal(mine, theirs) for mine, theirs in zip(rows[1], other_rows[1], strict=True)):
+        msg = (
+            f"The two traces hold {len(rows[0]):,} and {len(other_rows[0]):,} tokens of their prompts, and these are "
+            "not the same tokens. Record both checkpoints over the same tasks with the same tokenizer."
+        )
+        raise TraceError(msg)
+    top_k_L = np.array([facts.top_k for facts in early.layer_facts], dtype=np.int64)
+    common_L, routed_L = np.zeros(early.n_layers, dtype=np.int64), np.zeros(early.n_layers, dtype=np.int64)
+    for one, other in _blocks(early, late, rows[0], other_rows[0]):
+        common, routed = count_common(frozen(one), frozen(other), top_k_L, early.n_experts)
+        common_L += common
+        routed_L += routed
+    rates_LE = []
+    for trace in (early, late):
+        counts = assignment_counts(trace, phase="prompt").to_numpy()
+        rates_LE.append(counts * (top_k_L / np.maximum(counts.sum(axis=1), 1))[:, None])
+    some_L = routed_L > 0
+    slots_L = np.maximum(routed_L * top_k_L, 1)
+    frame = pd.DataFrame(
+        {
+            "saturation": np.where(some_L, common_L / slots_L, np.nan),
+            "chance": np.where(some_L, (rates_LE[0] * rates_LE[1]).sum(axis=1) / top_k_L, np.nan),
+            "n_tokens": routed_L,
+        },
+        index=pd.Index(list(early.layers), name="layer"),
+    )
+    frame.attrs["unit"] = {"saturation": "share of experts", "chance": "share of experts", "n_tokens": "tokens"}
+    return frame
+
+
+def over_training(
+    traces: Mapping[int, RoutingTrace] | Mapping[str, RoutingTrace], *, n_permutations: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """What became of each layer over training: how settled, how even, how telling its routing was at each step.
+
+    Args:
+        traces: a trace for each step of training, of the same prompts; steps may be written as text.
+        n_permutations: for the null of the task information; 0 for none.
+        seed: of the permutations.
+
+    Returns:
+        (step, layer) · saturation and its chance against the last step, max_over_mean, cv, entropy_normalized,
+        n_dead of `load_balance`, information_nats, null_mean, null_95, excess_nats, p_value of `task_information` ·
+        units as there; steps ascending.
+
+    Raises:
+        TraceError: there is no trace, one holds counts only, or they hold different prompts, tokens or layers.
+    """
+    if not traces:
+        msg = "There are no traces of training steps. Give at least one."
+        raise TraceError(msg)
+    steps = dict(sorted((int(step), trace) for step, trace in traces.items()))
+    last = steps[max(steps)]
+    parts = {}
+    for step, trace in steps.items():
+        balance = load_balance(trace, n_bootstrap=0)[list(_BALANCE)]
+        information = task_information(trace, n_permutations=n_permutations, seed=seed)[list(_INFORMATION)]
+        agreed = saturation(trace, last)[["saturation", "chance"]].rename(columns={"chance": "saturation_chance"})
+        parts[step] = pd.concat([agreed, balance, information], axis=1)
+    frame = pd.concat(parts, names=["step", "layer"])
+    frame.attrs["unit"] = {
+        "saturation": "share of experts",
+        "saturation_chance": "share of experts",
+        "max_over_mean": "ratio",
+        "cv": "ratio",
+        "entropy_normalized": "share of ln(experts)",
+        "n_dead": "experts",
+        "p_value": "probability",
+    } | dict.fromkeys(("information_nats", "null_mean", "null_95", "excess_nats"), "nats")
+    return frame
+
+
+def _require_alike(early: RoutingTrace, late: RoutingTrace) -> None:
+    for trace in (early, late):
+        require_tokens(trace, for_what="a comparison of checkpoints")
+    mine, theirs = ([(each.label, each.n_experts, each.top_k) for each in t.layer_facts] for t in (early, late))
+    if mine != theirs:
+        msg = (
+            f"The two traces have the routers (layer, experts, top-k) {mine} and {theirs}, which differ. "
+            "Compare checkpoints of one model."
+        )
+        raise TraceError(msg)
+    if set(early.prompts["prompt"]) != set(late.prompts["prompt"]):
+        n_missing = len(set(early.prompts["prompt"]) ^ set(late.prompts["prompt"]))
+        msg = f"The two traces differ in {n_missing} prompts. Record both over the same prompts."
+        raise TraceError(msg)
+
+
+def _prompt_rows(trace: RoutingTrace) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Rows of the tokens that were read, in an order that batching does not change, and what they are."""
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "prompt", "stack", "position", "token_id")}
+    for chunk in trace.chunks(fields=(), n_tokens=1 << 20):
+        read = np.flatnonzero(chunk.phase == 0)
+        columns["row"].append(chunk.start + read)
+        for name in ("prompt", "stack", "position", "token_id"):
+            columns[name].append(getattr(chunk, name)[read].astype(np.int64))
+    row, prompt, stack, position, token_id = (
+        np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64) for parts in columns.values()
+    )
+    # Two traces may list the same prompts in different order.
+    rank = np.argsort(np.argsort(trace.prompts["prompt"].to_numpy(dtype=str), kind="stable"), kind="stable")
+    prompt = rank[prompt] if len(prompt) else prompt
+    order = np.lexsort((position, stack, prompt))
+    return row[order], (prompt[order], stack[order], position[order], token_id[order])
+
+
+def _blocks(
+    early: RoutingTrace, late: RoutingTrace, rows: np.ndarray, other_rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    mine, theirs = (trace.storage.require_rows("experts") for trace in (early, late))
+    for first in range(0, len(rows), BLOCK_TOKENS):
+        part = slice(first, first + BLOCK_TOKENS)
+        yield mine.take(rows[part]), theirs.take(other_rows[part])
