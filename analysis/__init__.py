@@ -7,6 +7,7 @@ from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
 from analysis.dynamics import over_training, saturation
 from analysis.experts import ExpertProfile, expert_profile
+from analysis.findings import Finding, findings
 from analysis.hierarchy import Order, hierarchical_order
 from analysis.information import task_information
 from analysis.load import activation_rate, expert_load, idle_experts, load_balance
@@ -16,6 +17,7 @@ from analysis.quality import MapQuality, map_quality
 from analysis.reading import prompt_tokens, token_experts, token_route
 from analysis.scores import task_scores
 from analysis.signatures import signatures
+from analysis.specialists import specialists
 from analysis.specialization import specialization
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Clustering",
     "ExpertProfile",
     "ExpertTaskTypes",
+    "Finding",
     "MapQuality",
     "Order",
     "Projection",
@@ -34,6 +37,7 @@ __all__ = [
     "expert_profile",
     "expert_task_types",
     "feature_correlation",
+    "findings",
     "hierarchical_order",
     "idle_experts",
     "load_balance",
@@ -48,6 +52,7 @@ __all__ = [
     "routing_map",
     "saturation",
     "signatures",
+    "specialists",
     "specialization",
     "stored_map",
     "task_features",
