@@ -27,6 +27,11 @@ def described(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped) -> pd.Da
         (point) · x, y, name, text; layer, expert, serves, lift of experts; prompt, task, task_type, score, outcome,
         lead of prompts · lift in log2 ratio.
     """
+    names = []
+    if of == "expert":
+        names = [expert_name(str(layer), int(e)) for layer, e in zip(points["layer"], points["expert"], strict=True)]
+    if of == "expert" and trace.level == "counts":
+        return points.assign(name=names, text="", serves=None, lift=np.nan)
     if of == "expert":
         strongest = cache.answer(trace, strongest_groups, over="task")
         keys = pd.MultiIndex.from_arrays([points["layer"], points["expert"]])
@@ -37,7 +42,6 @@ def described(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped) -> pd.Da
             else f"serves {group} most (log₂ lift {lift:+.1f})"
             for group, lift in zip(best["group"], best["lift"], strict=True)
         ]
-        names = [expert_name(str(layer), int(e)) for layer, e in zip(points["layer"], points["expert"], strict=True)]
         return points.assign(name=names, text=serves, serves=best["group"].to_numpy(), lift=best["lift"].to_numpy())
     prompts = trace.prompts.set_index("prompt").loc[points["item"]]
     outcomes = [outcome_of(score) for score in points["score"]]
@@ -92,11 +96,13 @@ def picked_rows(points: pd.DataFrame, selection: Selection, *, of: Mapped) -> np
             wanted = pd.MultiIndex.from_tuples(selection.experts)
             hit |= pd.MultiIndex.from_arrays([points["layer"], points["expert"]]).isin(wanted)
         elif selection.layers:
-            hit |= points["layer"].isin(selection.layers).to_numpy()
+            hit |= points["layer"].isin(selection.layers)
     elif selection.prompts or selection.tasks:
-        hit = points["prompt"].isin(selection.prompts).to_numpy() if selection.prompts else np.ones(len(points), bool)
+        hit = np.ones(len(points), dtype=bool)
+        if selection.prompts:
+            hit &= points["prompt"].isin(selection.prompts)
         if selection.tasks:
-            hit &= points["task"].isin(selection.tasks).to_numpy()
+            hit &= points["task"].isin(selection.tasks)
     else:
         hit = np.zeros(len(points), dtype=bool)
     return np.flatnonzero(hit) if not hit.all() else np.zeros(0, dtype=np.int64)

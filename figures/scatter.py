@@ -110,7 +110,7 @@ def scatter(
             customdata=rows.astype(np.int32),
             text=_hover_texts(points, rows, tooltips=len(points)),
             hovertemplate="%{text}<extra></extra>",
-            selectedpoints=None if chosen is None else np.flatnonzero(chosen[rows]),
+            selectedpoints=None if chosen is None else np.flatnonzero(chosen[rows]).tolist(),
             selected={"marker": {"opacity": 1.0}},
             unselected={"marker": {"opacity": 0.16}},
         )

@@ -101,8 +101,10 @@ def _controls(trace: RoutingTrace) -> _Asked:
         mapped: list[Mapped] = ["expert"] if trace.experts is None else ["expert", "prompt"]
         with st.container(width="content"):
             of = state.choose("Map of", mapped, name="of", shown=lambda each: f"{each.capitalize()}s")
+        # What an expert serves beyond chance takes prompts to tell.
+        colors = _COLORS[of] if trace.level != "counts" else ("layer", "cluster")
         with st.container(width="content"):
-            color = state.choose("Color by", _COLORS[of], name="color", shown=str.capitalize)
+            color = state.choose("Color by", colors, name="color", shown=str.capitalize)
         with st.container(width="content"):
             method = state.choose("Layout", list(_METHODS), name="layout", shown=_METHODS.__getitem__)
         with st.popover("Parameters", icon=":material/tune:", key="map_parameters"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from analysis.confidence import margins
 from analysis.reading import prompt_tokens, token_experts, token_route
 from app import cache, state
 from app.components.token_strip import Passage, Section, token_strip
@@ -176,7 +177,7 @@ def _passage(
             shade = state.choose(
                 "Color by", [name for name in _SHADES if known[name]], name="shade", shown=_SHADES.__getitem__
             )
-        definitions_popover(("margin", "routing entropy"), key="passage")
+        definitions_popover(("margins", "routing_entropy"), key="passage")
         data_popover(lambda: _token_table(tokens, experts, layer.label), key="passage")
 
     def choose(position: int | None) -> None:
@@ -251,16 +252,20 @@ def _route(trace: RoutingTrace, selection: Selection, *, tokens: pd.DataFrame, t
     if route.empty:
         empty(f"No layer routed token {token}.", "Point at another one.")
         return
+    usual = None
+    if route["margin"].notna().any():
+        spread = cache.answer(trace, margins, by=None)
+        usual = spread[["q25", "q75"]].set_axis(["low", "high"], axis=1)
     name = token_name(tokens, token)
     selected = route[route["selected"]]
     experts = tuple((str(layer), int(e)) for layer, e in zip(selected["layer"], selected["expert"], strict=True))
     panel(
         f"Route of {name}",
-        route_figure(route, mode=mode()),
+        route_figure(route, mode=mode(), usual=usual),
         key="token_route",
-        reading=route_reading(route, name=name),
+        reading=route_reading(route, name=name, usual=usual),
         table=lambda: route,
-        definitions=("margin",),
+        definitions=("margins",),
         controls=lambda: st.button(
             "Select its experts",
             icon=":material/filter_alt:",

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from app import cache
+from app.jobs import Job, Jobs
+from app.map_points import picked_rows
+from app.maps import MapQuestion, groups_or_job, make_groups, strongest_groups, umap_or_job
+from routing import Selection, open_trace, save_trace
+from tests.app.conftest import counted, text_of
+from tests.traces import null_trace, planted_trace, trace_of
+
+
+def spec(page, of: str) -> dict:
+    (chart,) = (each for each in page.get("plotly_chart") if each.key == f"map_{of}")
+    return json.loads(chart.proto.spec or chart.proto.figure.spec)
+
+
+def names(page, of: str) -> list[str]:
+    return [trace["name"] for trace in spec(page, of)["data"] if trace["type"] == "scattergl"]
+
+
+def test_experts_are_placed_by_their_tasks_and_the_map_says_how_far_to_believe_it(open_app):
+    page = open_app("map", {"run": "even", "layout": "pca"})
+    assert not page.exception
+    said = text_of(page)
+    assert "24 experts by the lift of their tasks" in said
+    assert "Trustworthiness **" in said
+    assert "a random map:" in said
+    assert "Component 1 (log₂ ratio)" in json.dumps(spec(page, "expert")["layout"], ensure_ascii=False)
+
+
+@pytest.mark.parametrize("color", ["task", "type", "cluster", "layer"])
+def test_experts_in_every_color(open_app, color):
+    page = open_app("map", {"run": "even", "layout": "pca", "color": color})
+    assert not page.exception
+    assert ("found in all 6 features and not on this picture" in text_of(page)) == (color == "cluster")
+
+
+@pytest.mark.parametrize(("color", "expected"), [("task", "facts"), ("type", "knowledge"), ("score", "right")])
+def test_prompts_in_every_color(open_app, color, expected):
+    page = open_app("map", {"run": "even", "layout": "pca", "of": "prompt", "color": color})
+    assert not page.exception
+    assert expected in names(page, "prompt")
+
+
+def test_what_is_selected_stands_out_and_is_listed(open_app):
+    page = open_app("map", {"run": "even", "layout": "pca", "experts": "L00.E1,L02.E3"})
+    assert "2 experts picked" in text_of(page)
+    assert sorted(page.dataframe[0].value["name"]) == ["L00·E1", "L02·E3"]
+    picked = [len(trace["selectedpoints"]) for trace in spec(page, "expert")["data"] if trace["type"] == "scattergl"]
+    assert sum(picked) == 2
+
+
+@pytest.mark.parametrize("query", [{"of": "nothing"}, {"color": "score"}, {"near": "-1"}, {"layout": "<b>"}])
+def test_an_address_that_makes_no_sense_falls_back(open_app, query):
+    page = open_app("map", {"run": "even", "layout": "pca"} | query)
+    if query.get("layout"):
+        cache.jobs().stop()
+    assert not page.exception
+
+
+def test_counts_alone_still_place_experts(app_on):
+    page = app_on(counted(planted_trace(seed=0, n_prompts_a_task=2)), "map", {"layout": "pca"})
+    assert not page.exception
+    assert "experts by the lift" in text_of(page)
+
+
+def test_one_token_is_too_few_to_judge_a_map(app_on):
+    page = app_on(trace_of([[0, 1]], n_experts=4), "map", {"layout": "pca"})
+    assert not page.exception
+
+
+def points() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"layer": ["L00", "L00", "L01"], "expert": [0, 1, 0], "prompt": list("abc"), "task": list("xyx")}
+    )
+
+
+@pytest.mark.parametrize(
+    ("of", "selection", "rows"),
+    [
+        ("expert", Selection(), []),
+        ("expert", Selection(experts=(("L00", 1),)), [1]),
+        ("expert", Selection(layers=("L00",)), [0, 1]),
+        ("expert", Selection(layers=("L00", "L01")), []),  # all of them: nothing stands out
+        ("prompt", Selection(tasks=("x",)), [0, 2]),
+        ("prompt", Selection(prompts=("a", "b"), tasks=("x",)), [0]),
+        ("prompt", Selection(experts=(("L00", 1),)), []),
+    ],
+)
+def test_which_points_the_selection_names(of, selection, rows):
+    assert picked_rows(points(), selection, of=of).tolist() == rows
+
+
+def test_an_expert_serves_the_task_that_was_planted_and_none_by_chance():
+    planted = planted_trace(seed=3, n_tasks=4, n_prompts_a_task=20, specialists={"facts": (1, 5)}, n_layers=2)
+    strongest = strongest_groups(planted, over="task")
+    assert strongest.loc[("L01", 5), "group"] == "facts"
+    assert strongest.loc[("L01", 5), "lift"] > 0.5
+    assert strongest_groups(null_trace(seed=3, n_prompts_a_task=20), over="task")["group"].notna().mean() < 0.1
+
+
+@pytest.mark.slow
+def test_a_umap_is_made_beside_the_app_once(tmp_path):
+    save_trace(planted_trace(seed=1, n_tasks=3, n_prompts_a_task=8, n_layers=2), tmp_path / "run")
+    trace = open_trace(tmp_path / "run")
+    question = MapQuestion(of="prompt", values="rate", n_neighbors=5, min_dist=0.1, seed=0)
+    jobs = Jobs()
+    try:
+        deadline = time.monotonic() + 180
+        while isinstance(made := umap_or_job(trace, question, jobs=jobs), Job):
+            assert made.state != "failed", made.message
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        jobs.stop()
+    assert made.method == "umap"
+    assert np.isfinite(made.points[["x", "y"]].to_numpy()).all()
+    # What was made is found again without a job.
+    assert umap_or_job(trace, question, jobs=None).points.equals(made.points)
+
+
+def test_groups_of_prompts_are_found_once_and_agree_with_planted_tasks(tmp_path):
+    save_trace(planted_trace(seed=1, n_tasks=3, n_prompts_a_task=12, n_layers=2, strength=5.0), tmp_path / "run")
+    trace = open_trace(tmp_path / "run")
+    make_groups(trace, tmp_path, values="rate", seed=0)
+    groups = groups_or_job(trace, values="rate", seed=0, jobs=None)
+    assert groups.with_tasks.ami > groups.with_tasks.null_95
+    assert groups.clustering.labels["item"].values.tolist() == trace.prompts["prompt"].tolist()

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from app.prompts import matching_prompts, outcome_of, prompt_lead
+from routing import RoutingTrace
+from tests.app.conftest import counted, text_of
+from tests.traces import encoder_decoder_trace, planted_trace, random_trace, trace_of
+
+
+def strip(page) -> dict:
+    """What the page sends to the token strip."""
+    (component,) = page.get("bidi_component")
+    return json.loads(component.proto.json)
+
+
+def spec(page) -> dict:
+    (chart,) = (each for each in page.get("plotly_chart") if each.key == "token_route")
+    return json.loads(chart.proto.spec or chart.proto.figure.spec)
+
+
+def test_the_first_prompt_is_read_where_none_is_asked_for(open_app):
+    page = open_app("tokens", {"run": "even"})
+    assert not page.exception
+    sent = strip(page)
+    assert sent["name"] == "Tokens of prompt spans-000"
+    assert [section["label"] for section in sent["sections"]] == ["prompt", "generated"]
+    assert sent["selected"] == -1
+    assert not page.get("plotly_chart")
+    assert "comes first for" in text_of(page)
+
+
+def test_a_link_names_prompt_token_layer_and_shade(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002@4", "layer": "L02", "shade": "entropy"})
+    sent = strip(page)
+    assert (sent["name"], sent["selected"]) == ("Tokens of prompt facts-002", 4)
+    assert sent["legend"]["title"] == "Entropy in L02 (share of ln experts)"
+    assert "Route of" in text_of(page)
+    assert spec(page)["data"][0]["y"] == ["L00", "L01", "L02"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"focus": "facts-002@999"},
+        {"layer": "L77"},
+        {"shade": "<b>"},
+        {"find": "no text is like this"},
+        {"outcome": "?"},
+    ],
+)
+def test_an_address_that_asks_for_too_much_is_no_error(open_app, query):
+    page = open_app("tokens", {"run": "even"} | query)
+    assert not page.exception
+    assert not page.error
+
+
+def test_a_search_without_a_hit_says_what_to_do(open_app):
+    page = open_app("tokens", {"run": "even", "find": "no text is like this"})
+    assert "No prompt is like that." in text_of(page)
+
+
+def test_the_tasks_of_the_selection_narrow_the_list_but_not_the_focus(open_app):
+    page = open_app("tokens", {"run": "even", "tasks": "facts", "focus": "spans-001"})
+    assert strip(page)["name"] == "Tokens of prompt spans-001"
+    assert page.selectbox(key="prompt").label == "Prompt · 6 of 36"
+
+
+def test_stepping_keeps_the_layer_and_forgets_the_token(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002@4", "layer": "L01"})
+    page.button(key="next").click().run()
+    assert strip(page)["name"] == "Tokens of prompt facts-003"
+    assert page.query_params["focus"] == "facts-003"
+    assert page.query_params["layer"] == "L01"
+
+
+def test_the_experts_of_a_token_become_the_selection(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002@4"})
+    page.button(key="select_route").click().run()
+    assert len(page.query_params["experts"].split(",")) == 3 * 2
+
+
+def test_two_stacks_are_told_apart_where_their_positions_are_alike(app_on):
+    trace = encoder_decoder_trace()
+    page = app_on(trace, "tokens", {"focus": "p0@0", "stack": "decoder", "layer": "dec01"})
+    assert not page.exception
+    sent = strip(page)
+    assert [section["label"] for section in sent["sections"]] == ["encoder · prompt", "decoder · generated"]
+    assert sent["selected"] == sent["sections"][1]["start"]
+    assert sent["absent"] == "not routed in this layer"
+    assert sent["experts"][0] is None
+    layers = spec(page)["data"][0]["y"]
+    assert layers
+    assert all(layer.startswith("dec") for layer in layers)
+
+
+def test_without_runners_up_there_is_no_margin_to_color_by(app_on):
+    page = app_on(trace_of([[0, 1], [1, 2]], n_experts=4, top_k=2), "tokens", {"focus": "p0@1", "shade": "margin"})
+    assert not page.exception
+    assert strip(page)["legend"]["kind"] == "experts"
+    assert "how close the choices" in text_of(page)
+
+
+def test_counts_alone_yield_a_sentence(app_on):
+    page = app_on(counted(planted_trace(seed=0, n_prompts_a_task=2)), "tokens")
+    assert not page.exception
+    assert "counts per task only" in text_of(page)
+
+
+def test_a_random_trace_is_read_whatever_it_lacks(app_on):
+    assert not app_on(random_trace(seed=5), "tokens").exception
+
+
+def test_a_click_costs_nothing_that_was_sent_before(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002"})
+    before = strip(page)
+    assert len(json.dumps(before)) < 20_000
+    page.run()
+    assert strip(page) == before
+
+
+def prompts_of(scores, texts) -> RoutingTrace:
+    trace = planted_trace(seed=0, n_tasks=2, n_prompts_a_task=2, n_layers=1)
+    prompts = trace.prompts.assign(score=np.array(scores), text=texts)
+    return RoutingTrace.from_arrays(
+        trace.experts.values,
+        scores=trace.scores.values,
+        weights=trace.weights.values,
+        layer_facts=trace.layer_facts,
+        tokens=trace.tokens,
+        prompts=prompts,
+    )
+
+
+def test_prompts_are_found_by_text_outcome_and_task():
+    trace = prompts_of([1.0, 0.0, 0.4, np.nan], ["A [b] c", "d", "a(b", "e"])
+    assert matching_prompts(trace) == (0, 1, 2, 3)
+    assert matching_prompts(trace, text="[B]") == (0,)  # plain text, not a pattern
+    assert matching_prompts(trace, text="a(") == (2,)
+    assert matching_prompts(trace, outcome="partly") == (2,)
+    assert matching_prompts(trace, tasks=("sentiment",), outcome="right") == ()
+    assert [outcome_of(score) for score in (1.0, 0.0, 0.4, np.nan)] == ["right", "wrong", "partly", "unknown"]
+
+
+def test_a_prompt_in_a_list_begins_after_its_instruction():
+    assert prompt_lead("Name the city.\nWhere is it?\nanswer:", n_characters=40) == "Where is it? answer:"
+    assert prompt_lead("One line", n_characters=40) == "One line"
