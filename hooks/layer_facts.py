@@ -68,6 +68,7 @@ def layer_facts(tap: Tap, path: str, *, ancestors: Sequence[nn.Module] = ()) -> 
         n_zero_experts=tap.n_zero_experts,
         n_shared_experts=_n_shared((tap.block, layer), config),
         top_k=_first_number(holders, TOP_K) or 0,
+        capacity=_capacity(tap.router),
         note=tap.note,
     )
 
@@ -144,6 +145,12 @@ def _first_number(holders: Sequence[object | None], names: Sequence[str]) -> int
             if isinstance(value, int) and not isinstance(value, bool):
                 return value
     return None
+
+
+def _capacity(router: nn.Module) -> int | None:
+    # Where the capacity is a share of the batch, it is another number in every forward.
+    by_share = getattr(router, "moe_eval_capacity_token_fraction", 0) > 0
+    return None if by_share else _first_number((router,), ("expert_capacity",))
 
 
 def _n_shared(holders: Sequence[nn.Module | None], config: object | None) -> int:

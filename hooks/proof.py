@@ -65,7 +65,11 @@ class Witness:
         self.pending = set(range(len(self.sites)))
 
     def __enter__(self) -> Self:
-        """Attach; taps must already be attached, since a replay reads what they read."""
+        """Attach; taps must already be attached, since a replay reads what they read.
+
+        Compiled parts run eagerly meanwhile, since a replay has no place in a graph.
+        """
+        self._handles.append(_EagerMeanwhile())
         for number, site in enumerate(self.sites):
             if number not in self.pending:
                 continue
@@ -123,6 +127,8 @@ class Witness:
         facts = _counted(site.facts, seen)
         _check_counts(facts, seen)
         facts = replace(facts, proof=_proof_of(facts, replay))
+        if replay is not None and replay.note is not None:
+            facts = replace(facts, note=replay.note)
         return _with_rules(replace(site, facts=facts), seen)
 
 
@@ -149,6 +155,14 @@ def prove_sites(model: nn.Module, sites: list[Site], forward: Callable[[], objec
         for handle in handles:
             handle.remove()
     return witness.proven()
+
+
+class _EagerMeanwhile:
+    def __init__(self) -> None:
+        torch.compiler.set_stance("force_eager")
+
+    def remove(self) -> None:
+        torch.compiler.set_stance("default")
 
 
 def _counted(facts: LayerFacts, seen: _Evidence) -> LayerFacts:
@@ -229,6 +243,8 @@ def _with_rules(site: Site, seen: _Evidence) -> Site:
         facts = replace(facts, score_function=site.tap.score_function or "unknown")
     if weight_rule is not None:
         facts = replace(facts, weights_normalized=weight_rule.normalized, scale=weight_rule.scale)
+        if rule is not None and rule.score_function != weight_rule.score_function and facts.note is None:
+            facts = replace(facts, note=f"The weights are the {weight_rule.score_function} of the logits.")
     return replace(site, facts=facts, rule=rule)
 
 

@@ -126,7 +126,7 @@ def learn_selection_rule(
         prefer: score functions to try first.
     """
     # Without a bias all activations rank alike, so the weights decide which one to name.
-    names = [*dict.fromkeys([*prefer, "sigmoid", "softmax", "sqrt_softplus", "logits"])]
+    names = [*dict.fromkeys([*prefer, "sigmoid", "softmax", "logits", "sqrt_softplus"])]
     plain = [*dict.fromkeys([*prefer, "softmax"])]
     groupings = list(groupings)
     for bias in biases:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 
@@ -15,7 +16,7 @@ from hooks.taps import EXCEPTIONS, Handle, Reading, Tap, tap_for
 from routing.errors import RecordingError
 from routing.facts import LayerFacts
 
-__all__ = ["Receive", "Site", "attach_taps", "find_sites"]
+__all__ = ["Receive", "Site", "attach_taps", "find_sites", "is_compiled"]
 
 Receive = Callable[[int, Reading], None]
 
@@ -83,8 +84,9 @@ def find_sites(model: nn.Module) -> list[Site]:
 def attach_taps(model: nn.Module, sites: list[Site], receive: Receive) -> list[Handle]:
     """Hooks that call `receive(site number, reading)` once per forward of each router.
 
-    The hooks return nothing, never synchronize and stay silent while backward recomputes a checkpointed layer. With
-    `torch.compile`, attach before the first compiled call: hooks that come later are not seen by the compiled graph.
+    The hooks return nothing, never synchronize and stay silent while backward recomputes a checkpointed layer. A
+    compiled model is compiled again with the hooks in its graphs, and once more without them when they go: dynamo
+    does not look for hooks that come or leave after its first call.
 
     Returns:
         (handle) · what removes the hooks · at least one a site.
@@ -93,17 +95,41 @@ def attach_taps(model: nn.Module, sites: list[Site], receive: Receive) -> list[H
         RecordingError: the sites belong to another model.
     """
     modules = dict(model.named_modules())
-    handles: list[Handle] = []
-    for number, site in enumerate(sites):
-        module = modules.get(site.path)
-        if module is not site.tap.experts and module is not site.tap.block:
+    for site in sites:
+        if modules.get(site.path) not in (site.tap.experts, site.tap.block):
             msg = (
                 f"{site.path} of this {type(model).__name__} is not the module in which a router was found. "
                 "Call find_sites on the model that is to be recorded, after it was wrapped or quantized."
             )
             raise RecordingError(msg)
+    handles: list[Handle] = []
+    for number, site in enumerate(sites):
         handles += site.tap.attach(lambda reading, number=number: receive(number, reading))
+    if is_compiled(model):
+        torch.compiler.reset()
+        handles.append(_CompileAnew())
     return handles
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether some part of a model runs through torch.compile."""
+    return any(
+        type(module).__name__ == "OptimizedModule"
+        or getattr(module, "_compiled_call_impl", None) is not None
+        # What transformers' generate() compiles for a static cache.
+        or hasattr(module, "_compiled_call")
+        for module in model.modules()
+    )
+
+
+@dataclass
+class _CompileAnew:
+    done: bool = False
+
+    def remove(self) -> None:
+        if not self.done:
+            self.done = True
+            torch.compiler.reset()
 
 
 def _ancestors(model: nn.Module, path: str) -> list[nn.Module]:

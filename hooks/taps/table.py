@@ -36,10 +36,24 @@ EXCEPTIONS: dict[str, type[Tap]] = {
     "ZayaExperts": ZayaTap,
 }
 
+# Blocks that change the experts' sum after the weights: recorded are the weights that the experts were handed.
+AFTERWARDS = {
+    "BeamMoE": "The block multiplies the experts' sum by routed_scaling_factor afterwards.",
+    "Cohere2MoeSparseMoeBlock": "With shared experts the block may halve the sum of both afterwards.",
+    "InklingMoE": "The weights share a softmax with the shared experts, so they sum to less than their scale.",
+    "LagunaSparseMoeBlock": "The block multiplies the experts' sum by moe_routed_scaling_factor afterwards.",
+    "MiniMaxM3VLSparseMoeBlock": "The block multiplies the experts' sum by routed_scaling_factor afterwards.",
+    "OpenAIPrivacyFilterMLP": "The block multiplies the experts' sum by top-k afterwards.",
+    "Step3p7SparseMoeBlock": "The block multiplies the experts' sum by moe_router_scaling_factor afterwards.",
+}
+
 
 def tap_for(module: nn.Module, ancestors: list[nn.Module]) -> Tap | None:
     """The tap that reads a module, or None where the module is not where routing is read."""
     kind = EXCEPTIONS.get(type(module).__name__)
     if kind is None and is_experts_module(module):
         kind = ExpertsTap
-    return None if kind is None else kind.around(module, ancestors)
+    tap = None if kind is None else kind.around(module, ancestors)
+    if tap is not None and tap.note is None:
+        tap.note = AFTERWARDS.get(type(tap.block).__name__)
+    return tap

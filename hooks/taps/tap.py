@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -96,13 +96,17 @@ class Tap:
         return [_Watch(self)]
 
     def bias_candidates(self, n_experts: int) -> list[Tensor]:
-        """Vectors near the router, one number an expert, that may be its selection bias; on the CPU."""
+        """Vectors near the router, one number an expert, that may be its selection bias.
+
+        Returns:
+            (expert) · added to a score · any; on the CPU.
+        """
         found: dict[int, Tensor] = {}
-        for holder, whole in ((self.router, True), (self.block, False)):
-            named = (*holder.named_buffers(recurse=whole), *holder.named_parameters(recurse=whole))
-            for name, tensor in named:
-                if "_bias" in name and tensor.numel() == n_experts and not tensor.is_meta:
-                    found.setdefault(id(tensor), _gathered(tensor))
+        for module in (*self.router.modules(), self.block):
+            with _at_hand(module):
+                for name, tensor in (*module._buffers.items(), *module._parameters.items()):
+                    if "_bias" in name and tensor is not None and tensor.numel() == n_experts:
+                        found.setdefault(id(tensor), _gathered(tensor))
         return list(found.values())
 
     @contextmanager
@@ -126,6 +130,15 @@ class _Watch:
 
     def remove(self) -> None:
         self.tap._watching = None
+
+
+def _at_hand(module: nn.Module) -> AbstractContextManager[object]:
+    # Offloaded weights are on no device outside their module's forward.
+    if not any(each.is_meta for each in module.parameters(recurse=False)):
+        return nullcontext()
+    from accelerate.utils import align_module_device
+
+    return align_module_device(module)
 
 
 def _gathered(tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 
 N_EXPERTS = 8
@@ -90,7 +91,7 @@ class Family:
         text_config: class of that configuration where it is a part of `config`.
         whole: settings of the whole where it has parts.
         note: what is special about reading it, for docs/families.md.
-        without: checks that cannot be asked of it, each with the reason.
+        without: tests that cannot be asked of it, each with the reason.
         n_shared: shared experts.
         n_zero: experts that compute nothing.
         proof: what the proof must be.
@@ -125,6 +126,11 @@ class Family:
             return hasattr(self._library("modeling"), self.model)
         except ModuleNotFoundError:
             return False
+
+    @property
+    def runs(self) -> bool:
+        """Whether the installed transformers ships it and can run it."""
+        return self.present and not any(transformers.__version__.startswith(version) for version in self.broken)
 
     def build(self) -> nn.Module:
         """The tiny model, in eval mode, seeded."""
