@@ -20,8 +20,10 @@ __all__ = [
     "of_idle",
     "of_profile",
     "of_scores",
+    "of_training",
     "percent",
     "times",
+    "training_reference",
 ]
 
 _MARKUP = "\\`*_{}[]()#+-.!:<>~|$&"
@@ -181,6 +183,51 @@ def of_comparison(balance: pd.DataFrame, other: pd.DataFrame, *, name: str) -> s
         f"{times(float(there.max()))} the mean load ({escaped(str(there.idxmax()))}), this run's "
         f"{times(float(here.max()))} ({escaped(str(here.idxmax()))})."
     )
+
+
+def of_training(table: pd.DataFrame, value: str) -> str:
+    """What became of one number of the layers between the first and the last step.
+
+    Args:
+        table: step, layer and the columns of `over_training`, one row each.
+        value: which column.
+    """
+    steps = sorted(int(step) for step in table["step"].unique())
+    by_step = {step: table[table["step"] == step].set_index("layer")[value] for step in steps}
+    first, last = by_step[steps[0]], by_step[steps[-1]]
+    if value == "saturation":
+        before = by_step[steps[-2]] if len(steps) > 1 else first
+        return (
+            f"At step {steps[0]:,} a token already had {percent(float(first.mean()))} of its last experts, "
+            f"at step {steps[max(0, len(steps) - 2)]:,} {percent(float(before.mean()))} (mean over layers)."
+        )
+    if value == "max_over_mean":
+        worst = str(last.idxmax())
+        return (
+            f"The least even layer at the end is **{escaped(worst)}** at {times(float(last.max()))}; "
+            f"it began at {times(float(first[worst]))}."
+        )
+    most = str(last.idxmax())
+    return (
+        f"**{escaped(most)}** tells most about the task in the end: {last[most]:.2f} nats above chance, "
+        f"{first[most]:.2f} at step {steps[0]:,}."
+    )
+
+
+def training_reference(table: pd.DataFrame, name: str) -> tuple[float, str]:
+    """The level to compare a curve of training with, and what to call it.
+
+    Args:
+        table: columns of `over_training`.
+        name: "even", "zero", or a column of chance levels.
+    """
+    if name == "even":
+        return 1.0, "even"
+    if name == "zero":
+        return 0.0, "chance"
+    steps = table["step"]
+    # The last step agrees with itself, so its own chance says nothing about the others.
+    return float(table.loc[steps < steps.max(), name].mean()), "chance"
 
 
 def _was(number: int) -> str:

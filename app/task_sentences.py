@@ -9,7 +9,7 @@ from app.questions import ExpertGroups
 from app.sentences import and_list, count, escaped, percent, times
 from routing import expert_name
 
-__all__ = ["of_groups", "of_lift", "of_type_experts", "of_values"]
+__all__ = ["of_features", "of_groups", "of_lift", "of_values"]
 
 
 def of_lift(table: xr.Dataset) -> str:
@@ -84,28 +84,33 @@ def of_groups(groups: ExpertGroups) -> str:
     )
 
 
-def of_type_experts(table: xr.Dataset) -> list[str]:
-    """A sentence on each type: how many single experts it prefers, and which most.
+def of_features(table: xr.Dataset) -> str:
+    """Which types of tasks have an expert of their own beyond chance, and which have none.
 
     Args:
-        table: of `specialization` over task types.
+        table: of `feature_correlation`.
     """
-    sentences = []
-    for group in table["group"].values:
-        row = table.sel(group=group)
-        lift = np.where(row["significant"].to_numpy().astype(bool), row["lift"].to_numpy(), -np.inf)
-        preferred = int((lift > 0).sum())
-        if not preferred:
-            sentences.append(f"**{escaped(str(group))}**: no expert stands out beyond chance")
+    found, missing = [], []
+    for feature in table["feature"].values:
+        row = table.sel(feature=feature)
+        r, p = row["r"].to_numpy(), row["p_value"].to_numpy()
+        own = np.where((p <= 0.05) & (r > 0), r, -np.inf)
+        if not np.isfinite(own).any():
+            missing.append(escaped(str(feature)))
             continue
-        best = np.argsort(-lift.ravel(), kind="stable")[: min(3, preferred)]
-        names = [
-            f"{expert_name(str(row['layer'].values[place // lift.shape[1]]), int(place % lift.shape[1]))} "
-            f"({times(float(np.exp2(lift.ravel()[place])))})"
-            for place in best.tolist()
-        ]
-        sentences.append(
-            f"**{escaped(str(group))}**: {count(preferred, 'expert')} preferred, most of all "
-            f"{and_list([escaped(name) for name in names])}"
+        layer, expert = np.unravel_index(int(own.argmax()), own.shape)
+        name = escaped(expert_name(str(row["layer"].values[layer]), int(row["expert"].values[expert])))
+        n_own = int(np.isfinite(own).sum())
+        more = "" if n_own == 1 else f", and {count(n_own - 1, 'other')}"
+        found.append(
+            f"{escaped(str(feature))} has **{name}** (r = {own[layer, expert]:+.2f}, p = {p[layer, expert]:.3f}{more})"
         )
-    return sentences
+    if not found and not missing:
+        return "No type is shared by several tasks, so no expert can be tested for a type."
+    text = f"Among experts taken one by one, {and_list(found, most=9)}. " if found else ""
+    if missing:
+        text += (
+            f"For {and_list(missing, most=9)} no single expert goes with the type more than the best one does when "
+            "types are dealt to tasks at random."
+        )
+    return text.strip()

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import xarray as xr
 
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, color_of_task_types, finish
 
-__all__ = ["score_dots", "share_bars", "task_bars"]
+__all__ = ["feature_dots", "score_dots", "share_bars", "task_bars"]
 
 _ROW_PIXELS = 24
 
@@ -147,6 +148,69 @@ def score_dots(
         yaxis=_rows_axis(tasks) | {"showgrid": True},
     )
     return finish(figure, mode=mode, height=_height(len(tasks)))
+
+
+def feature_dots(table: xr.Dataset, *, n_shown: int = 3, mode: Mode = "light") -> go.Figure:
+    """The experts that go most with each feature of the tasks, and what chance makes of the best of all.
+
+    Args:
+        table: (feature, layer, expert) · r, p_value; (feature) · null_95.
+        n_shown: experts a feature.
+        mode: light or dark.
+    """
+    ink = INKS[mode]
+    features = [str(name) for name in table["feature"].values]
+    colors = color_of_task_types(features)
+    figure = go.Figure()
+    for row, feature in enumerate(features):
+        r = table["r"].sel(feature=feature).to_numpy()
+        p = table["p_value"].sel(feature=feature).to_numpy().ravel()
+        order = np.argsort(-np.nan_to_num(r, nan=-np.inf).ravel(), kind="stable")
+        places = [int(place) for place in order[:n_shown] if np.isfinite(r.ravel()[place])]
+        names = [
+            plotly_text(
+                f"{table['layer'].values[place // r.shape[1]]}·E{int(table['expert'].values[place % r.shape[1]])}"
+            )
+            for place in places
+        ]
+        beyond = [bool(p[place] <= 0.05) for place in places]
+        figure.add_scatter(
+            x=r.ravel()[places],
+            y=[row] * len(places),
+            mode="markers",
+            marker={
+                "size": 10,
+                "color": [colors[feature] if each else ink.paper for each in beyond],
+                "line": {"width": 2, "color": colors[feature]},
+            },
+            text=names,
+            customdata=p[places],
+            hovertemplate="<b>%{text}</b><br>r %{x:+.2f}<br>p %{customdata:.3f} against shuffled tasks<extra></extra>",
+            showlegend=False,
+        )
+        if names:
+            figure.add_annotation(
+                x=r.ravel()[places[0]],
+                y=row,
+                text=names[0],
+                showarrow=False,
+                yshift=15,
+                font={"size": 11, "color": ink.text if beyond[0] else ink.muted},
+            )
+    figure.add_scatter(
+        x=table["null_95"].to_numpy(),
+        y=np.arange(len(features)),
+        mode="markers",
+        marker={"symbol": "line-ns", "size": 20, "line": {"width": 2, "color": ink.text}},
+        name="best expert of shuffled tasks, 95 %",
+        hovertemplate="shuffled tasks: the best expert reaches %{x:.2f} in one of twenty<extra></extra>",
+        showlegend=True,
+    )
+    figure.update_layout(
+        xaxis={"title": {"text": "correlation with being of the type, over tasks"}, "range": [-0.05, 1.05]},
+        yaxis=_rows_axis(features) | {"showgrid": True},
+    )
+    return finish(figure, mode=mode, height=105 + max(3, len(features)) * 46)
 
 
 def share_bars(table: pd.DataFrame, *, task_types: Mapping[str, str], mode: Mode = "light") -> go.Figure:

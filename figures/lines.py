@@ -164,8 +164,16 @@ def training_curves(
             annotation_position="bottom right",
         )
     steps = sorted(table["step"].unique())
+    # Early steps lie close together, and most happens there.
+    far_apart = len(steps) > 1 and steps[0] > 0 and steps[-1] >= 8 * steps[0]
     figure.update_layout(
-        xaxis={"title": {"text": "training step"}, "tickvals": steps, "ticktext": [f"{step:,}" for step in steps]},
+        xaxis={
+            "title": {"text": "training step"},
+            "type": "log" if far_apart else "linear",
+            "tickvals": steps,
+            "ticktext": [f"{step:,}" for step in steps],
+            "tickangle": 0,
+        },
         yaxis={"title": {"text": value_title}, "rangemode": "tozero"},
         hovermode="closest",
     )

@@ -153,9 +153,9 @@ def task_expert_heatmap(
     texts = _names(cells)
     for trace in figure.data:
         trace.text = texts
-    add_hatch(figure, absent, mode=mode, name="no tokens")
     types = [task_types.get(group, "other") for group in cells.groups]
     _add_strip(figure, types, mode=mode)
+    add_hatch(figure, absent, mode=mode, name="never chosen, or no tokens")
     right = 1.0
     if row_tree is not None and n_rows > 2:
         right = 1.0 - _TREE_WIDTH

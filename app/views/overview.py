@@ -6,15 +6,18 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from analysis.dynamics import over_training
+from analysis.findings import findings
 from analysis.scores import task_scores
 from app import cache, sentences
 from app.links import view_link
 from app.panel import empty, mode, panel
-from app.runs import Run, snapshots
+from app.runs import snapshots
 from app.terminal import bytes_in_words
 from app.trust import checks
 from figures.bars import score_dots
-from routing import RoutingTrace, Selection, TraceSummary, summary
+from figures.lines import training_curves
+from routing import RoutingTrace, Selection, TraceError, TraceSummary, summary
 
 __all__ = ["render"]
 
@@ -31,11 +34,12 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     found = cache.answer(trace, summary)
     _numbers(found)
     left, right = st.columns([3, 2], gap="large")
-    with left:
-        _findings(trace)
     with right:
         _trust(found)
     _scores(trace, selection)
+    # Findings ask every question of the house; what is quick stands on the page before they are answered.
+    with left:
+        _findings(trace)
     _training(trace)
 
 
@@ -81,13 +85,12 @@ def _provenance(found: TraceSummary) -> str:
 
 
 def _findings(trace: RoutingTrace) -> None:
-    from analysis.findings import findings
-
     st.subheader("What stands out", anchor=False)
     if trace.level == "counts":
         empty("Findings need single tokens, and this run holds counts.", "Record it at level `assignments` or `full`.")
         return
-    found = cache.answer(trace, findings)
+    with st.spinner("Looking for what stands out …"):
+        found = cache.answer(trace, findings)
     if not found:
         st.markdown("Nothing beyond what chance gives: load is even, and no expert prefers a task.")
     for finding in found[:_MOST_FINDINGS]:
@@ -132,13 +135,32 @@ def _training(trace: RoutingTrace) -> None:
     series = snapshots(cache.runs(), run) if run is not None else ()
     if not series:
         return
-    st.subheader("Over training", anchor=False)
-    _curves(series)
+    st.subheader("How it came to be: the same prompts over training", anchor=False)
+    try:
+        traces = {str(each.step): cache.trace_of(each) for each in series}
+        table = cache.answer_over(traces, over_training).reset_index()
+    except TraceError as error:
+        st.info(sentences.escaped(str(error)), icon=":material/info:")
+        return
+    columns = st.columns(len(_CURVES), gap="medium")
+    for column, (value, title, axis, reference) in zip(columns, _CURVES, strict=True):
+        with column:
+            level, name = sentences.training_reference(table, reference)
+            panel(
+                title,
+                training_curves(
+                    table, value=value, value_title=axis, reference=level, reference_name=name, mode=mode()
+                ),
+                key=f"overview_{value}",
+                reading=sentences.of_training(table, value),
+                table=lambda: table,
+                definitions=("over_training",),
+            )
 
 
-def _curves(series: tuple[Run, ...]) -> None:
-    from analysis.dynamics import over_training
-
-    traces = {str(each.step): cache.trace_of(each) for each in series}
-    table = cache.answer_over(traces, over_training)
-    st.dataframe(table)
+_CURVES = (
+    ("saturation", "How settled", "experts shared with the last step", "saturation_chance"),
+    ("max_over_mean", "How even", "max ÷ mean load", "even"),
+    ("excess_nats", "How telling of the task", "information on the task, nats above chance", "zero"),
+)
+"""Column of `over_training`, title of its panel, axis, and which level to draw for comparison."""

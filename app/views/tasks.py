@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 import xarray as xr
 
+from analysis.correlation import feature_correlation
 from analysis.load import expert_load
 from analysis.specialization import specialization
 from app import cache, state, task_sentences
@@ -18,6 +19,7 @@ from app.components.plot_bridge import Click
 from app.expert_detail import expert_detail
 from app.panel import empty, mode, panel
 from app.questions import expert_groups, expert_order, task_order
+from figures.bars import feature_dots
 from figures.grid import ColorScale, log2_ticks
 from figures.task_heatmap import Cells, cells_of, task_expert_heatmap
 from figures.type_heatmap import cluster_type_heatmap
@@ -211,10 +213,12 @@ def _types(trace: RoutingTrace, selection: Selection) -> None:
         empty("All tasks of this run are of one type.", "Record tasks of several types to compare them.")
         return
     groups = cache.answer(trace, expert_groups, layers=tuple(selection.layers))
-    n_permutations = 0 if trace.level == "counts" else 1000
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
+        _type_experts(trace, selection)
+    with right:
         if groups.types is None:
+            st.markdown("#### Groups of experts × types of tasks")
             st.markdown(task_sentences.of_groups(groups))
         else:
             table = groups.types.table
@@ -226,12 +230,20 @@ def _types(trace: RoutingTrace, selection: Selection) -> None:
                 table=lambda: table.to_dataframe().reset_index(),
                 definitions=("clusters", "expert_task_types"),
             )
-    with right:
-        st.markdown("#### Single experts, type by type")
-        special = cache.answer(trace, specialization, over="task_type", n_permutations=n_permutations)
-        chosen = special.sel(layer=list(selection.layers or trace.layers))
-        st.markdown("\n".join(f"- {line}" for line in task_sentences.of_type_experts(chosen)))
-        st.caption(
-            "An expert is preferred where its lift is above ×1 with q ≤ 0.05, prompts shuffled among types. A single "
-            "task can bring this about; the groups on the left are tested by dealing types to whole tasks."
-        )
+
+
+def _type_experts(trace: RoutingTrace, selection: Selection) -> None:
+    table = cache.answer(trace, feature_correlation)
+    table = table.sel(layer=list(selection.layers or trace.layers))
+    if not table.sizes["feature"]:
+        st.markdown("#### Single experts for a type")
+        st.markdown(task_sentences.of_features(table))
+        return
+    panel(
+        "Single experts for a type",
+        feature_dots(table, mode=mode()),
+        key="tasks_features",
+        reading=task_sentences.of_features(table),
+        table=lambda: table[["r", "p_value", "p_any"]].to_dataframe().dropna(subset=["r"]).reset_index(),
+        definitions=("feature_correlation",),
+    )

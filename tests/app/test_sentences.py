@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.correlation import feature_correlation
 from analysis.experts import expert_profile
 from analysis.load import idle_experts, load_balance
 from analysis.scores import task_scores
@@ -111,12 +112,15 @@ def test_planted_specialists_are_said_and_a_null_is_not():
     assert "chance cannot be judged" in task_sentences.of_lift(unjudged)
 
 
-def test_experts_of_types_are_listed_by_type():
-    lines = task_sentences.of_type_experts(
-        specialization(planted_trace(seed=1, n_prompts_a_task=15), over="task_type", n_permutations=200)
-    )
-    assert [line.split("**")[1] for line in lines] == ["extractive", "classification", "knowledge"]
-    assert "preferred, most of all L03·E" in lines[0]
+def test_types_with_an_expert_of_their_own_are_told_from_those_without():
+    # All extractive tasks prefer one expert; the knowledge tasks share none.
+    owners = {"spans": (3, 1), "names": (3, 1), "facts": (3, 5), "capitals": (2, 6)}
+    trace = planted_trace(seed=1, n_tasks=8, specialists=owners, n_prompts_a_task=12)
+    said = task_sentences.of_features(feature_correlation(trace, n_permutations=500))
+    assert "extractive has **L03·E1** (r = +" in said
+    assert "For" in said.split("extractive has")[1]
+    lone = trace_of([[0], [1]], n_experts=2, prompts=[0, 1], tasks=["a", "b"], task_types={"a": "x", "b": "y"})
+    assert "No type is shared" in task_sentences.of_features(feature_correlation(lone))
 
 
 def test_groups_of_experts_are_weighed_against_shuffled_ones():

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from routing import save_trace
+from tests.app.conftest import counted, text_of
+from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
+
+SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
+
+
+def test_what_was_recorded_is_counted(open_app):
+    page = open_app("", {"run": "skewed"})
+    assert not page.exception
+    numbers = {metric.label: metric.value for metric in page.metric}
+    # 6 tasks × 6 prompts × 10 tokens.
+    assert (numbers["Tokens"], numbers["Prompts"], numbers["Tasks"]) == ("360", "36", "6")
+    assert (numbers["MoE layers"], numbers["Experts a layer"], numbers["Selected a token"]) == ("3", "8", "2")
+    assert "All 3 layers were proven by replay" in text_of(page)
+
+
+def test_the_overloaded_expert_stands_out_and_its_sentence_is_a_link(open_app):
+    page = open_app("overview", {"run": "skewed"})
+    links = {link.proto.label: link.proto for link in page.get("page_link")}
+    label = next(label for label in links if label.startswith("L02·E3 takes"))
+    assert links[label].page == "load"
+    assert "experts=L02.E3" in links[label].query_string
+    assert "run=skewed" in links[label].query_string
+
+
+def test_where_nothing_stands_out_it_says_so(app_on):
+    page = app_on(null_trace(seed=5, **SHAPE))
+    assert not page.exception
+    assert "Nothing beyond what chance gives" in text_of(page)
+
+
+def test_scores_follow_the_task_filter(open_app):
+    page = open_app("overview", {"run": "even", "tasks": "facts,spans"})
+    chart = next(each for each in page.get("plotly_chart") if each.key == "overview_scores")
+    spec = json.loads(chart.proto.spec or chart.proto.figure.spec)
+    assert set(spec["layout"]["yaxis"]["ticktext"]) == {"facts", "spans"}
+
+
+def test_snapshots_of_one_model_are_shown_over_training(open_app, tmp_path):
+    shape = SHAPE | {"n_prompts_a_task": 4}
+    for step, strength in ((100, 0.0), (1000, 3.0)):
+        save_trace(planted_trace(seed=3, strength=strength, **shape), tmp_path / "model" / f"step-{step}")
+    page = open_app("overview", {"run": "model/step-1000"}, runs=tmp_path)
+    assert not page.exception
+    assert "over training" in text_of(page)
+    assert {"overview_saturation", "overview_max_over_mean", "overview_excess_nats"} <= {
+        chart.key for chart in page.get("plotly_chart")
+    }
+    assert "At step 100 a token already had" in text_of(page)
+
+
+def test_snapshots_over_other_prompts_are_refused_in_words(open_app, tmp_path):
+    for step, seed in ((100, 1), (1000, 2)):
+        save_trace(planted_trace(seed=seed, **SHAPE), tmp_path / "model" / f"step-{step}")
+    page = open_app("overview", {"run": "model/step-1000"}, runs=tmp_path)
+    assert not page.exception
+    assert "the same tasks" in page.info[-1].value
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [trace_of([[0, 1]], n_experts=4), encoder_decoder_trace(), counted(planted_trace(seed=0, **SHAPE))],
+    ids=["one token", "encoder–decoder", "counts"],
+)
+def test_small_and_odd_runs_draw(app_on, trace):
+    page = app_on(trace)
+    assert not page.exception
