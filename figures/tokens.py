@@ -31,7 +31,8 @@ def token_route(route: pd.DataFrame, *, mode: Mode, usual: pd.DataFrame | None =
         usual: layer (index) × low, high: the middle half of all tokens' margins, drawn behind this one's.
 
     Returns:
-        (layer, rank) · selection score · one scale for all layers; beside it (layer) · margin.
+        (layer, rank) · selection score · one scale for all layers; beside it (layer) · margin. The last of a cell's
+        `customdata` is its expert.
     """
     layers = list(dict.fromkeys(route["layer"]))
     figure = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.76, 0.24], horizontal_spacing=0.02)
@@ -88,13 +89,14 @@ def _cells(rows: pd.DataFrame, *, layers: list[str], start: float, wide: bool, *
     shape = (len(layers), n_columns)
     z = np.full(shape, np.nan, dtype=np.float32)
     text = np.full(shape, "", dtype=object)
-    hover = np.full(shape, "", dtype=object)
+    # What a cell says when pointed at, and which expert it is.
+    about = np.full((*shape, 2), "", dtype=object)
     at = {layer: number for number, layer in enumerate(layers)}
     for row in rows.to_dict("records"):
         place = at[row["layer"]], int(row["rank"])
         z[place] = row["score"]
         text[place] = _cell_text(row, wide=wide)
-        hover[place] = _cell_hover(row)
+        about[place] = _cell_hover(row), int(row["expert"])
     return go.Heatmap(
         z=z,
         x=start + np.arange(n_columns, dtype=np.float32),
@@ -102,8 +104,8 @@ def _cells(rows: pd.DataFrame, *, layers: list[str], start: float, wide: bool, *
         text=text,
         texttemplate="%{text}",
         textfont={"size": 12},
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
+        customdata=about,
+        hovertemplate="%{customdata[0]}<extra></extra>",
         hoverongaps=False,
         xgap=3,
         ygap=3,

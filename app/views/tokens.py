@@ -14,6 +14,7 @@ import streamlit as st
 from analysis.confidence import margins
 from analysis.reading import prompt_tokens, token_experts, token_route
 from app import cache, state
+from app.components.plot_bridge import Click
 from app.components.token_strip import Passage, Section, token_strip
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.prompts import OUTCOMES, matching_prompts, outcome_of, prompt_label
@@ -258,14 +259,23 @@ def _route(trace: RoutingTrace, selection: Selection, *, tokens: pd.DataFrame, t
         usual = spread[["q25", "q75"]].set_axis(["low", "high"], axis=1)
     name = token_name(tokens, token)
     selected = route[route["selected"]]
+
+    def clicked(click: Click) -> None:
+        # The margins beside the ranks name a layer, and no expert.
+        expert = click.customdata[-1] if isinstance(click.customdata, list) and len(click.customdata) == 2 else None
+        layer = str(click.y)
+        known = isinstance(expert, int) and layer in trace.layers
+        state.select(replace(selection, experts=((layer, expert),)) if known else selection, layer=layer)
+
     experts = tuple((str(layer), int(e)) for layer, e in zip(selected["layer"], selected["expert"], strict=True))
     panel(
         f"Route of {name}",
         route_figure(route, mode=mode(), usual=usual),
         key="token_route",
-        reading=route_reading(route, name=name, usual=usual),
+        reading=route_reading(route, name=name, usual=usual) + " Click a cell to color the text by its layer.",
         table=lambda: route,
         definitions=("margins",),
+        on_click=clicked,
         controls=lambda: st.button(
             "Select its experts",
             icon=":material/filter_alt:",

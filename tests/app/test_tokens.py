@@ -13,8 +13,9 @@ from tests.traces import encoder_decoder_trace, planted_trace, random_trace, tra
 
 def strip(page) -> dict:
     """What the page sends to the token strip."""
-    (component,) = page.get("bidi_component")
-    return json.loads(component.proto.json)
+    sent = [each.proto for each in page.get("bidi_component")]
+    (strip,) = (each for each in sent if each.component_name == "routescope.token_strip")
+    return json.loads(strip.json)
 
 
 def spec(page) -> dict:

@@ -61,5 +61,6 @@ def test_a_token_without_any_route_gives_an_empty_picture():
 
 
 def test_a_layers_label_is_shown_not_obeyed():
-    hover = token_route(route((("<b>L</b>", 1),)), mode="light").data[0].customdata.ravel()[0]
+    hover, expert = token_route(route((("<b>L</b>", 1),)), mode="light").data[0].customdata[0, 0]
     assert "&lt;b&gt;L&lt;/b&gt;" in hover
+    assert expert == 0
