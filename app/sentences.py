@@ -12,6 +12,7 @@ from routing import expert_name
 
 __all__ = [
     "and_list",
+    "chance",
     "count",
     "escaped",
     "of_balance",
@@ -177,9 +178,12 @@ def of_comparison(balance: pd.DataFrame, other: pd.DataFrame, *, name: str) -> s
     if not shared:
         return f"{escaped(name)} has no layer in common with this run."
     here, there = (frame.loc[shared, "max_over_mean"] for frame in (balance, other))
-    more = int((there > here).sum())
+    one, two = (frame.loc[shared] for frame in (balance, other))
+    worse = int((two["max_over_mean_low"] > one["max_over_mean_high"]).sum())
+    better = int((two["max_over_mean_high"] < one["max_over_mean_low"]).sum())
     return (
-        f"In {more} of {count(len(shared), 'layer')} **{escaped(name)}** is less even. Its busiest expert takes "
+        f"Of {count(len(shared), 'layer')}, **{escaped(name)}** is clearly less even in {worse} and clearly more even "
+        f"in {better} (95\N{NO-BREAK SPACE}% intervals apart). Its busiest expert takes "
         f"{times(float(there.max()))} the mean load ({escaped(str(there.idxmax()))}), this run's "
         f"{times(float(here.max()))} ({escaped(str(here.idxmax()))})."
     )
@@ -228,6 +232,11 @@ def training_reference(table: pd.DataFrame, name: str) -> tuple[float, str]:
     steps = table["step"]
     # The last step agrees with itself, so its own chance says nothing about the others.
     return float(table.loc[steps < steps.max(), name].mean()), "chance"
+
+
+def chance(probability: float) -> str:
+    """A probability for a table, however small."""
+    return "below 1e-300" if probability == 0 else f"{probability:.2g}"
 
 
 def _was(number: int) -> str:

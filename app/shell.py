@@ -66,7 +66,9 @@ VIEWS = (
 
 def main() -> None:
     """Draw the app once; Streamlit calls this again at every interaction."""
-    st.set_page_config(page_title="RouteScope", page_icon=str(_HERE / "icon.png"), layout="wide")
+    st.set_page_config(
+        page_title="RouteScope", page_icon=str(_HERE / "icon.png"), layout="wide", initial_sidebar_state=230
+    )
     st.html(_HERE / "shell.css")
     pages = {
         view.url: st.Page(

@@ -66,6 +66,7 @@ def load_heatmap(
             marker={"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": INKS[mode].text}},
             hoverinfo="skip",
             name="idle: never chosen",
+            showlegend=True,
         )
     return figure
 

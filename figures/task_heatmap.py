@@ -251,13 +251,13 @@ def _columns_axis(figure: go.Figure, cells: Cells, *, blocks: bool, mode: Mode) 
     plain: dict[str, object] = {"showgrid": False, "zeroline": False}
     layers = [cells.experts[place][0] for place in cells.columns]
     distinct = list(dict.fromkeys(layers))
-    if not blocks:
-        return plain | {"title": {"text": "expert, in clustered order"}, "showticklabels": False}
     if len(distinct) == 1:
         shown = thinned([str(place) for place in cells.columns], most=40)
         texts = [str(cells.experts[cells.columns[column]][1]) for column in shown]
-        title = f"expert of layer {plotly_text(distinct[0])}"
+        title = f"expert of layer {plotly_text(distinct[0])}" + ("" if blocks else ", in clustered order")
         return plain | {"title": {"text": title}, "tickvals": shown, "ticktext": texts}
+    if not blocks:
+        return plain | {"title": {"text": "expert, in clustered order"}, "showticklabels": False}
     starts = [0, *(i for i in range(1, len(layers)) if layers[i] != layers[i - 1]), len(layers)]
     for start in starts[1:-1]:
         figure.add_vline(x=start - 0.5, line={"color": INKS[mode].text, "width": 0.8}, opacity=0.55)

@@ -27,7 +27,7 @@ def cluster_type_heatmap(table: xr.Dataset, *, largest_q: float = 0.05, mode: Mo
     q = table["q_value"].transpose("cluster", "task_type").to_numpy()
     types = [plotly_text(str(name)) for name in table["task_type"].values]
     sizes = table["n_experts"].to_numpy()
-    clusters = [f"group {int(n) + 1} · {int(size)}" for n, size in zip(table["cluster"].values, sizes, strict=True)]
+    clusters = [f"{int(size)} experts" if size > 1 else "1 expert" for size in sizes]
     limit = float(np.clip(np.ceil(np.nanmax(np.abs(mean), initial=0.5) * 2) / 2, 0.5, 4))
     ticks, texts = log2_ticks(limit) if limit >= 1 else ((-limit, 0.0, limit), ("×0.7", "×1", "×1.4"))
     scale = ColorScale(title="use ÷ overall", low=-limit, high=limit, diverging=True, ticks=ticks, texts=texts)
@@ -41,7 +41,7 @@ def cluster_type_heatmap(table: xr.Dataset, *, largest_q: float = 0.05, mode: Mo
         gaps=(2, 2),
     )
     for trace in figure.data:
-        trace.text = [[f"<b>{cluster} experts · {kind}</b>" for kind in types] for cluster in clusters]
+        trace.text = [[f"<b>{cluster} · {kind}</b>" for kind in types] for cluster in clusters]
     add_hatch(figure, ~np.isfinite(mean), mode=mode, name="no number")
     figure.update_layout(
         coloraxis=scale.layout(mode),
@@ -54,7 +54,6 @@ def cluster_type_heatmap(table: xr.Dataset, *, largest_q: float = 0.05, mode: Mo
             "tickfont": {"color": INKS[mode].text},
         },
         yaxis={
-            "title": {"text": "experts that serve the same tasks"},
             "tickvals": list(range(len(clusters))),
             "ticktext": clusters,
             "range": [len(clusters) - 0.5, -0.5],

@@ -142,12 +142,13 @@ def _idle(trace: RoutingTrace, within: Selection) -> None:
     st.markdown("#### Idle experts")
     st.markdown(sentences.of_idle(idle, n_experts=n_experts))
     if not idle.empty:
-        st.dataframe(
-            idle,
-            hide_index=True,
-            height=min(360, 38 + 35 * len(idle)),
-            column_config={
-                "chance_idle": st.column_config.NumberColumn("chance, tokens independent", format="scientific"),
-                "chance_idle_prompts": st.column_config.NumberColumn("chance, prompts alike", format="scientific"),
-            },
+        shown = pd.DataFrame(
+            {
+                "expert": [expert_name(*each) for each in zip(idle["layer"], idle["expert"], strict=True)],
+                "tokens passed": idle["n_tokens"],
+                "prompts passed": idle["n_prompts"],
+                "chance if tokens decide alone": idle["chance_idle"].map(sentences.chance),
+                "chance if prompts decide": idle["chance_idle_prompts"].map(sentences.chance),
+            }
         )
+        st.dataframe(shown, hide_index=True, height=min(360, 38 + 35 * len(shown)))

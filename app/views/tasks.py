@@ -28,11 +28,16 @@ from routing import RoutingTrace, Selection
 __all__ = ["render"]
 
 _VALUES = ("lift", "rate", "load")
-_VALUE_NAMES = {"lift": "lift", "rate": "activation rate", "load": "load share"}
+_VALUE_NAMES = {"lift": "lift", "rate": "rate", "load": "load"}
+_TITLES = {
+    "lift": "Use of each expert against its overall use",
+    "rate": "Share of tokens that choose each expert",
+    "load": "Share of each layer's work",
+}
 _OVER = ("task", "task_type")
 _OVER_NAMES = {"task": "tasks", "task_type": "task types"}
 _ORDERS = ("clustered", "type", "recorded")
-_ORDER_NAMES = {"clustered": "clustered", "type": "by type", "recorded": "as recorded"}
+_ORDER_NAMES = {"clustered": "clustered", "type": "by type", "recorded": "recorded"}
 _COLUMNS = ("layer", "clustered")
 _COLUMN_NAMES = {"layer": "by layer", "clustered": "clustered"}
 _ALL_LAYERS = "all layers"
@@ -103,7 +108,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: _Asked) -> None:
         state.select(replace(selection, experts=() if selection.experts == (expert,) else (expert,)))
 
     panel(
-        f"{_VALUE_NAMES[asked.values].capitalize()} of {_OVER_NAMES[asked.over]} × experts",
+        f"{_TITLES[asked.values]}, {_OVER_NAMES[asked.over]} × experts",
         figure,
         key="tasks_heatmap",
         reading=_reading(special, values, asked) + _pooling(cells),
@@ -118,19 +123,19 @@ def _controls(trace: RoutingTrace, selection: Selection) -> None:
     def layer_picked(layer: str) -> None:
         state.select(replace(selection, layers=() if layer == _ALL_LAYERS else (layer,)))
 
-    with st.container(horizontal=True, gap="medium", vertical_alignment="top"):
+    with st.container(horizontal=True, gap="small", vertical_alignment="top"):
         state.choose(
             "Color",
             _VALUES,
             name="values",
             shown=_VALUE_NAMES.__getitem__,
-            help="Lift: use by the task over use by all. Activation rate: share of the task's tokens. "
-            "Load share: share of the layer's work for the task.",
+            help="Lift: use by the task over use by all. Rate: share of the task's tokens that choose the expert. "
+            "Load: share of the layer's work for the task.",
         )
         state.choose("Rows", _OVER, name="over", shown=_OVER_NAMES.__getitem__)
         state.choose("Order of rows", _ORDERS, name="rows", shown=_ORDER_NAMES.__getitem__)
         state.choose("Order of experts", _COLUMNS, name="columns", shown=_COLUMN_NAMES.__getitem__)
-        with st.container(width=150):
+        with st.container(width=130):
             current = selection.layers[0] if len(selection.layers) == 1 else _ALL_LAYERS
             state.pick(
                 "Layer",

@@ -40,7 +40,7 @@ def test_the_threshold_of_the_address_decides_what_is_uneven(open_app):
 
 def test_another_run_is_compared_layer_by_layer(open_app):
     page = open_app("load", {"run": "even", "base": "skewed"})
-    assert "**skewed** is less even" in text_of(page)
+    assert "**skewed** is clearly less even in 1" in text_of(page)
     assert {trace.get("name") for trace in spec(page, "load_tracks")["data"]} == {"this run", "skewed"}
 
 

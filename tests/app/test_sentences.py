@@ -93,8 +93,13 @@ def test_scores_are_judged_against_a_constant_answer():
 def test_runs_are_compared_where_they_share_layers():
     here = pd.DataFrame({"max_over_mean": [1.2, 1.5]}, index=["L0", "L1"])
     there = pd.DataFrame({"max_over_mean": [3.0, 1.4]}, index=["L0", "L1"])
+    for table in (here, there):
+        table["max_over_mean_low"], table["max_over_mean_high"] = (
+            table["max_over_mean"] - 0.2,
+            table["max_over_mean"] + 0.2,
+        )
     said = sentences.of_comparison(here, there, name="twin")
-    assert said.startswith("In 1 of 2 layers **twin** is less even.")
+    assert said.startswith("Of 2 layers, **twin** is clearly less even in 1 and clearly more even in 0")
     assert f"3.0{NB}× the mean load (L0), this run's 1.5{NB}× (L1)" in said
     assert "no layer in common" in sentences.of_comparison(
         here, there.rename(index={"L0": "x", "L1": "y"}), name="twin"
