@@ -23,14 +23,16 @@ def task_features(trace: RoutingTrace) -> pd.DataFrame:
     """Which type each task is of, as columns of 0 and 1; types of no task but one, or of every task, are left out.
 
     Returns:
-        (task, feature) · whether the task is of the type · 0 or 1.
+        (task) · one column a type, whether the task is of it · 0 or 1.
     """
     types = pd.Series(trace.task_types, dtype=object)
     table = pd.DataFrame(
         {name: (types == name).astype(float) for name in dict.fromkeys(types)}, index=list(types.index)
     )
     table.index.name = "task"
-    return table.loc[:, [1 < table[name].sum() < len(table) for name in table.columns]]
+    table = table.loc[:, [1 < table[name].sum() < len(table) for name in table.columns]]
+    table.attrs["unit"] = dict.fromkeys(table.columns, "0 or 1")
+    return table
 
 
 def feature_correlation(

@@ -1,0 +1,120 @@
+"""What docstrings promise holds, and every public function has its definition."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import analysis
+from analysis.balance import BALANCE_UNITS
+from tests.traces import planted_trace
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADINGS = re.findall(r"^## (\S+)$", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
+FUNCTIONS = sorted(name for name in analysis.__all__ if inspect.isfunction(getattr(analysis, name)))
+LABELS = ("Question.", "Definition.", "Unit", "Reading", "Source", "How it misleads")
+
+TRACE = planted_trace(seed=0, n_tasks=4, n_prompts_a_task=4)
+SIGNATURES = analysis.signatures(TRACE)
+PROMPT = TRACE.prompts["prompt"][0]
+CALLS = {
+    "activation_rate": lambda: analysis.activation_rate(TRACE),
+    "assignment_counts": lambda: analysis.assignment_counts(TRACE, by="task"),
+    "expert_load": lambda: analysis.expert_load(TRACE, by="task"),
+    "feature_correlation": lambda: analysis.feature_correlation(TRACE, n_permutations=5),
+    "idle_experts": lambda: analysis.idle_experts(TRACE),
+    "load_balance": lambda: analysis.load_balance(TRACE, by="task", n_bootstrap=5),
+    "margins": lambda: analysis.margins(TRACE),
+    "over_training": lambda: analysis.over_training({1: TRACE}, n_permutations=5),
+    "prompt_tokens": lambda: analysis.prompt_tokens(TRACE, PROMPT),
+    "routed_tokens": lambda: analysis.routed_tokens(TRACE, by="task"),
+    "routing_entropy": lambda: analysis.routing_entropy(TRACE),
+    "saturation": lambda: analysis.saturation(TRACE, TRACE),
+    "signatures": lambda: SIGNATURES,
+    "specialists": lambda: analysis.specialists(TRACE, n_permutations=5),
+    "specialization": lambda: analysis.specialization(TRACE, n_permutations=5),
+    "task_features": lambda: analysis.task_features(TRACE),
+    "task_information": lambda: analysis.task_information(TRACE, n_permutations=5),
+    "task_scores": lambda: analysis.task_scores(TRACE, n_bootstrap=5),
+    "token_experts": lambda: analysis.token_experts(TRACE, PROMPT, layer="L00"),
+    "token_route": lambda: analysis.token_route(TRACE, PROMPT, position=0),
+}
+"""Functions that return a table or a labelled array; the others return a result class of their own."""
+
+MANY_COLUMNS = ("load_balance", "over_training", "task_features")
+"""Tables whose docstring names groups of columns."""
+
+
+def promise(name: str) -> list[str]:
+    """The parts of what a docstring says it returns: dims · unit · range."""
+    text = inspect.getdoc(getattr(analysis, name)) or ""
+    match = re.search(r"^Returns:\n((?:    .*\n?|\n)+)", text, re.MULTILINE)
+    assert match, f"{name} does not say what it returns"
+    return [part.strip() for part in " ".join(match[1].split()).split("·")]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_public_function_has_its_heading_and_promise(name):
+    assert HEADINGS.count(name) == 1
+    parts = promise(name)
+    assert len(parts) >= 3, f"{name}: dims · unit · range"
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *BALANCE_UNITS, "lift", "q_value", "silhouette", "stability"])
+def test_every_definition_is_whole(name):
+    text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    body = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    if "**Unit, null, reading, source, how it misleads.**" in body:
+        return
+    for label in LABELS:
+        assert f"**{label.rstrip('.')}" in body, f"{name} lacks {label}"
+    assert re.search(r"\*\*(Null|Interval)\.\*\*", body), f"{name} has neither null nor interval"
+
+
+def test_every_heading_is_a_name_of_something():
+    columns = {*BALANCE_UNITS, "lift", "q_value", "silhouette", "stability"}
+    columns |= {"trustworthiness", "continuity", "neighbor_preservation"}
+    assert set(HEADINGS) == {*FUNCTIONS, *columns}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_promised_dims_are_returned(name):
+    dims, columns = promise(name)[:2]
+    promised = tuple(each.strip() for each in dims.strip("()").replace("[by,]", "task,").split(","))
+    found = CALLS[name]()
+    if isinstance(found, pd.DataFrame):
+        assert tuple(found.index.names) == promised or (promised in (("row",), ("token",)) and found.index.name is None)
+        assert found.attrs["unit"]
+        if name not in MANY_COLUMNS:
+            assert [column for column in found.columns if column not in columns] == []
+    elif isinstance(found, xr.Dataset):
+        assert any(promised == variable.dims for variable in found.data_vars.values())
+        assert all("unit" in variable.attrs for variable in found.data_vars.values())
+    else:
+        assert found.dims == promised
+        assert found.attrs["unit"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signatures_keep_the_house_rules(name):
+    parameters = inspect.signature(getattr(analysis, name)).parameters.values()
+    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    assert len(positional) <= 2
+    assert not any(isinstance(each.default, bool | np.bool_) for each in positional)
+    assert all(each.kind == each.KEYWORD_ONLY for each in parameters if each.name == "seed")
+
+
+def test_importing_the_room_is_light():
+    import subprocess
+    import sys
+
+    heavy = "numba", "sklearn", "umap", "torch", "plotly", "streamlit"
+    code = f"import analysis, sys; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
