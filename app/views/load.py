@@ -12,7 +12,7 @@ from analysis.experts import expert_profile
 from analysis.load import expert_load, idle_experts, load_balance
 from app import cache, sentences, state
 from app.components.plot_bridge import Click
-from app.panel import empty, mode, panel
+from app.panel import data_popover, definitions_popover, empty, mode, panel
 from figures.bars import share_bars
 from figures.heatmap import load_heatmap
 from figures.lines import Track, layer_tracks
@@ -62,7 +62,7 @@ def _heatmap(
         key="load_heatmap",
         reading=sentences.of_balance(balance, threshold=threshold) + " Click a cell to look at that expert.",
         table=lambda: load.to_dataframe(name="load").dropna().reset_index(),
-        definitions=("expert_load", "load_balance"),
+        definitions=("expert_load", "max_over_mean"),
         on_click=clicked,
     )
 
@@ -109,7 +109,7 @@ def _tracks(trace: RoutingTrace, within: Selection, *, balance: pd.DataFrame, th
         key="load_tracks",
         reading=reading,
         table=lambda: _with_other(balance, other, picked),
-        definitions=("load_balance",),
+        definitions=("load_balance", *(track.column for track in tracks)),
         controls=controls,
     )
 
@@ -139,7 +139,10 @@ def _drivers(trace: RoutingTrace, selection: Selection, within: Selection, *, ba
 def _idle(trace: RoutingTrace, within: Selection) -> None:
     idle = cache.answer(trace, idle_experts, within=within)
     n_experts = int(trace.expert_exists.sel(layer=list(within.layers or trace.layers)).sum())
-    st.markdown("#### Idle experts")
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
+        st.markdown("#### Idle experts", width="stretch")
+        definitions_popover(("idle_experts",), key="idle")
+        data_popover(lambda: idle, key="idle")
     st.markdown(sentences.of_idle(idle, n_experts=n_experts))
     if not idle.empty:
         shown = pd.DataFrame(

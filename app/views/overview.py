@@ -143,7 +143,7 @@ def _training(trace: RoutingTrace) -> None:
         st.info(sentences.escaped(str(error)), icon=":material/info:")
         return
     columns = st.columns(len(_CURVES), gap="medium")
-    for column, (value, title, axis, reference) in zip(columns, _CURVES, strict=True):
+    for column, (value, title, axis, reference, definitions) in zip(columns, _CURVES, strict=True):
         with column:
             level, name = sentences.training_reference(table, reference)
             panel(
@@ -154,13 +154,20 @@ def _training(trace: RoutingTrace) -> None:
                 key=f"overview_{value}",
                 reading=sentences.of_training(table, value),
                 table=lambda: table,
-                definitions=("over_training",),
+                definitions=definitions,
             )
 
 
 _CURVES = (
-    ("saturation", "How settled", "experts shared with the last step", "saturation_chance"),
-    ("max_over_mean", "How even", "max ÷ mean load", "even"),
-    ("excess_nats", "How telling of the task", "information on the task, nats above chance", "zero"),
+    ("saturation", "How settled", "experts shared with the last step", "saturation_chance", ("saturation",)),
+    ("max_over_mean", "How even", "max ÷ mean load", "even", ("max_over_mean",)),
+    (
+        "excess_nats",
+        "How telling of the task",
+        "information on the task, nats above chance",
+        "zero",
+        ("task_information",),
+    ),
 )
-"""Column of `over_training`, title of its panel, axis, and which level to draw for comparison."""
+"""Column of `over_training`, title of its panel, axis, which level to draw for comparison, and what the
+number means."""

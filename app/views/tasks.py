@@ -34,6 +34,11 @@ _TITLES = {
     "rate": "Share of tokens that choose each expert",
     "load": "Share of each layer's work",
 }
+_DEFINITIONS = {
+    "lift": ("lift", "q_value", "specialization"),
+    "rate": ("activation_rate", "specialization"),
+    "load": ("expert_load",),
+}
 _OVER = ("task", "task_type")
 _OVER_NAMES = {"task": "tasks", "task_type": "task types"}
 _ORDERS = ("clustered", "type", "recorded")
@@ -113,7 +118,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: _Asked) -> None:
         key="tasks_heatmap",
         reading=_reading(special, values, asked) + _pooling(cells),
         table=lambda: _table(special),
-        definitions=("specialization", "activation_rate") if asked.values != "load" else ("expert_load",),
+        definitions=_DEFINITIONS[asked.values],
         on_click=clicked,
         controls=lambda: _controls(trace, selection),
     )
@@ -233,7 +238,7 @@ def _types(trace: RoutingTrace, selection: Selection) -> None:
                 key="tasks_types",
                 reading=task_sentences.of_groups(groups),
                 table=lambda: table.to_dataframe().reset_index(),
-                definitions=("clusters", "expert_task_types"),
+                definitions=("clusters", "silhouette", "stability", "expert_task_types"),
             )
 
 
