@@ -65,7 +65,7 @@ def hyper_experts(
     *,
     top_k: int | None = None,
     sets: Sequence[Sequence[int]] | None = None,
-    max_sets: int = 4096,
+    max_sets: int = 512,
 ) -> HyperExperts:
     """Embeddings and hyper-experts of every layer of a HyperMoE, on Switch or on GPT-2.
 

@@ -67,7 +67,7 @@ def tied(tensors: dict[str, torch.Tensor], *, source: str, repeats: Sequence[str
 
 
 def loaded(
-    model_class: type[PreTrainedModel], config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor]
+    model_class: type[PreTrainedModel], config: PreTrainedConfig, *, tensors: Mapping[str, torch.Tensor]
 ) -> PreTrainedModel:
     """A model of ours in evaluation mode with exactly these weights.
 

@@ -58,11 +58,7 @@ def task_order(split: str | Path, *, ontology: str | Path, part: str = "train") 
         msg = f"{ontology} names {listed(twice)} more than once, so rows cannot be told apart. Name each task once."
         raise AuthorsFileError(msg)
     lost = [task for task in wanted if task not in tasks]
-    said = (
-        [f"{len(lost)} tasks of the split are not in the ontology, so no array has them: {listed(lost)}."]
-        if lost
-        else []
-    )
+    said = [f"Tasks of the split that the ontology lacks, so that no array has them: {listed(lost)}."] if lost else []
     return TaskOrder(tuple(tasks), tuple(categories), tuple(said))
 
 

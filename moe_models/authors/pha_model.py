@@ -60,7 +60,7 @@ def pha_model(checkpoint: Checkpoint) -> Mapped:
     if found.system != "PHA":
         msg = f"This is {found.system} in its {found.form} form. Give a file of PHA."
         raise AuthorsFileError(msg)
-    require_tied_head(checkpoint.tensors)
+    _require_tied_head(checkpoint.tensors)
     dims, gated = found.dims, any(key.endswith(".wi_0.weight") for key in checkpoint.tensors)
     projection = checkpoint.config.get("feed_forward_proj", "gated-gelu" if gated else "relu")
     measured = {
@@ -96,7 +96,7 @@ def pha_model(checkpoint: Checkpoint) -> Mapped:
     )
     tensors = renamed(checkpoint.tensors, RENAMES, without=left_out(found))
     repeats = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"]
-    model = loaded(PhaForConditionalGeneration, ours, tied(tensors, source="shared.weight", repeats=repeats))
+    model = loaded(PhaForConditionalGeneration, ours, tensors=tied(tensors, source="shared.weight", repeats=repeats))
     return Mapped(model, found, (*found.sentences(), order, *said))
 
 
@@ -119,8 +119,7 @@ def row_tasks(checkpoint: Checkpoint, found: Recognized) -> tuple[tuple[str, ...
     return tasks, ROW_ORDER
 
 
-def require_tied_head(tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raises: AuthorsFileError where the output layer is not the embedding, as in T5 v1.1."""
+def _require_tied_head(tensors: Mapping[str, torch.Tensor]) -> None:
     if "lm_head.weight" in tensors and not torch.equal(tensors["lm_head.weight"], tensors["shared.weight"]):
         msg = (
             "lm_head.weight is not the embedding, as in T5 v1.1, which the installed transformers cannot build. "

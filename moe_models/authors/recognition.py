@@ -45,10 +45,9 @@ class Recognized:
 
     def sentences(self) -> tuple[str, ...]:
         """What of the file has no part in any result, and why."""
-        said = [f"{len(keys)} weights were left out, since {why}." for why, keys in self.unused.items()]
+        said = [f"Weights left out: {len(keys)}, since {why}." for why, keys in self.unused.items()]
         if self.not_understood:
-            n = len(self.not_understood)
-            said.append(f"{n} weights were not understood and left out: {listed(self.not_understood)}.")
+            said.append(f"Weights not understood and left out: {listed(self.not_understood)}.")
         return tuple(said)
 
 

@@ -87,7 +87,9 @@ def switch_model(checkpoint: Checkpoint) -> Mapped:
     ours = configuration(HyperMoeSwitchConfig, values)
     tensors = renamed(checkpoint.tensors, RENAMES, without=left_out(found))
     repeats = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", *(["lm_head.weight"] if ties else [])]
-    model = loaded(HyperMoeSwitchForConditionalGeneration, ours, tied(tensors, source="shared.weight", repeats=repeats))
+    model = loaded(
+        HyperMoeSwitchForConditionalGeneration, ours, tensors=tied(tensors, source="shared.weight", repeats=repeats)
+    )
     return Mapped(model, found, (*found.sentences(), *said, *_differences(values, hyper=hyper)))
 
 

@@ -84,7 +84,7 @@ def task_moe_model(checkpoint: Checkpoint, *, selection: str = "softmax", temper
     tensors = tied(tensors, source="model.shared.weight", repeats=repeats)
     tensors |= {"lm_head.weight": tensors["model.shared.weight"], "task_embedding.weight": vectors}
     tensors |= _router(checkpoint.tensors, found) | {"router.temperature": torch.tensor(float(ours.temperature))}
-    model = loaded(TaskMoeForConditionalGeneration, ours, tensors)
+    model = loaded(TaskMoeForConditionalGeneration, ours, tensors=tensors)
     return Mapped(model, found, (*found.sentences(), *said, *_differences(checkpoint, found, selection, temperature)))
 
 

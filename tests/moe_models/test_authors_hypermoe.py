@@ -98,8 +98,8 @@ def test_the_mapped_switch_saves_and_loads_as_ours(tmp_path):
 def test_what_the_mapping_assumed_or_left_out_is_said():
     raw = switch_dict() | {"surprise.weight": torch.zeros(2)}
     said = " ".join(mapped_model(Checkpoint(raw, {"use_fast_mode": False, "expert_capacity": 64})).sentences)
-    assert "12 weights were left out, since the adapter with weights of its own" in said
-    assert "1 weights were not understood and left out: surprise.weight" in said
+    assert "Weights left out: 12, since the adapter with weights of its own" in said
+    assert "Weights not understood and left out: surprise.weight." in said
     assert "config.json does not say layer_norm_epsilon = 1e-06" in said
     assert "expert_capacity" not in said
     assert "not used: use_fast_mode" in said
