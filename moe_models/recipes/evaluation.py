@@ -1,0 +1,203 @@
+"""Scores per task on held-out rows: options by likelihood, answers by greedy decoding; and the load meanwhile."""
+
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
+
+from .architecture import hidden_states
+from .balance import assignment_counts, max_over_mean
+from .batches import encoded_documents
+from .corpus import Row, completion_of, prompt_of
+
+_LONG_TASKS = {"java_to_csharp", "medquad_answer", "scitldr", "sgd_reply", "tldr_command", "wiki_split"}
+_LONG_TASKS |= {"xquad_translate_de", "xquad_translate_es"}
+_LONG_ANSWER_TOKENS, _SHORT_ANSWER_TOKENS = 96, 40
+_TOKENS_A_PASS = {"cuda": 65_536, "cpu": 4_096}
+
+Document = tuple[list[int], int]
+
+
+@torch.inference_mode()
+def quick_check(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> dict[str, object]:
+    """Return exact matches and the answers' mean nll per task, and the load per layer, from one pass over rows.
+
+    A greedy answer equals the target exactly when each target token is the likeliest after those before it, so
+    exact match needs no decoding.
+    """
+    documents = _documents(model, tokenizer, [(row, row.output) for row in rows])
+    found: dict[str, list[tuple[float, float]]] = {}
+    counts = torch.zeros((), dtype=torch.int64, device=model.device)
+    for numbers, tokens, written, valid in _padded(documents, model=model, padding=tokenizer.pad_token_id):
+        logits, router_logits = _logits(model, tokens, valid)
+        targets = tokens.roll(-1, dims=1).long()
+        nll = torch.nn.functional.cross_entropy(logits.float().mT, targets, reduction="none")
+        wrong = ((logits.argmax(-1) != targets) & written).any(1)
+        mean_nll = (nll * written).sum(1) / written.sum(1)
+        counts = counts + assignment_counts(router_logits, valid.reshape(-1), top_k=model.config.num_experts_per_tok)
+        for n, missed, value in zip(numbers, wrong.tolist(), mean_nll.tolist(), strict=True):
+            found.setdefault(rows[n].task, []).append((float(not missed), value))
+    return {
+        "dev_exact": {task: round(_mean([hit for hit, _ in pairs]), 3) for task, pairs in sorted(found.items())},
+        "dev_nll": {task: round(_mean([nll for _, nll in pairs]), 3) for task, pairs in sorted(found.items())},
+        "dev_load": [round(float(ratio), 2) for ratio in max_over_mean(counts)],
+    }
+
+
+@torch.inference_mode()
+def task_scores(
+    model: OlmoeForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[Row],
+    *,
+    labels: Mapping[str, Sequence[str]],
+) -> dict[str, dict[str, float]]:
+    """Return each task's scores on rows, and beside them what always giving the commonest answer scores.
+
+    Tasks with options (their label set, or the row's own) are scored by the likelihood of each option: ``accuracy``.
+    The others are decoded greedily: ``exact_match`` and ``token_f1``, each against the best of the accepted answers.
+    """
+    by_task: dict[str, list[Row]] = {}
+    for row in rows:
+        by_task.setdefault(row.task, []).append(row)
+    scores = {}
+    for task, its_rows in by_task.items():
+        if task in labels or its_rows[0].options:
+            chosen = chosen_options(
+                model, tokenizer, its_rows, options=[labels.get(task) or row.options for row in its_rows]
+            )
+            pairs = zip(chosen, its_rows, strict=True)
+            scores[task] = {"accuracy": _mean([float(answer == row.output) for answer, row in pairs])}
+        else:
+            answers = greedy_answers(model, tokenizer, its_rows)
+            pairs = [(answer, row.answers or (row.output,)) for answer, row in zip(answers, its_rows, strict=True)]
+            scores[task] = {
+                "exact_match": _mean([max(exact_match(a, target) for target in targets) for a, targets in pairs]),
+                "token_f1": _mean([max(token_f1(a, target) for target in targets) for a, targets in pairs]),
+            }
+        commonest = Counter(row.output for row in its_rows).most_common(1)[0][1]
+        scores[task] |= {"majority": commonest / len(its_rows), "n": len(its_rows)}
+        if its_rows[0].options:
+            scores[task]["chance"] = _mean([1 / len(row.options) for row in its_rows])
+    return scores
+
+
+def chosen_options(
+    model: OlmoeForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Sequence[Row],
+    *,
+    options: Sequence[Sequence[str]],
+) -> list[str]:
+    """Return for each row the option whose tokens, end token included, are likeliest after its prompt."""
+    asked = [(row, option) for row, its_options in zip(rows, options, strict=True) for option in its_options]
+    documents = _documents(model, tokenizer, asked)
+    likelihoods = [0.0] * len(asked)
+    for numbers, tokens, written, valid in _padded(documents, model=model, padding=tokenizer.pad_token_id):
+        logits, _ = _logits(model, tokens, valid)
+        nll = torch.nn.functional.cross_entropy(logits.float().mT, tokens.roll(-1, dims=1).long(), reduction="none")
+        for n, value in zip(numbers, (nll * written).sum(1).tolist(), strict=True):
+            likelihoods[n] = -value
+    chosen, start = [], 0
+    for its_options in options:
+        its = likelihoods[start : start + len(its_options)]
+        chosen.append(its_options[max(range(len(its)), key=its.__getitem__)])
+        start += len(its_options)
+    return chosen
+
+
+def greedy_answers(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[str]:
+    """Return the model's answer to each row, decoded greedily up to the end token."""
+    long = rows[0].task in _LONG_TASKS
+    n_new = _LONG_ANSWER_TOKENS if long else _SHORT_ANSWER_TOKENS
+    most = model.config.max_position_embeddings - n_new
+    prompts = [tokens[:n_read] for tokens, n_read in _documents(model, tokenizer, [(row, "") for row in rows], most)]
+    order = sorted(range(len(rows)), key=lambda n: len(prompts[n]))
+    n_together = max(1, _TOKENS_A_PASS[model.device.type] // 128)
+    answers = [""] * len(rows)
+    for first in range(0, len(order), n_together):
+        numbers = order[first : first + n_together]
+        padded = tokenizer.pad({"input_ids": [prompts[n] for n in numbers]}, return_tensors="pt")
+        padded = {name: values.to(model.device) for name, values in padded.items()}
+        generated = model.generate(**padded, max_new_tokens=n_new, do_sample=False)
+        new = generated[:, padded["input_ids"].shape[1] :]
+        for n, text in zip(numbers, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            answers[n] = text.strip()
+    return answers
+
+
+def packed_passes(
+    model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]
+) -> Iterator[tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]]:
+    """Yield, for rows of like length together, last states, router logits a layer, and what is no padding."""
+    documents = _documents(model, tokenizer, [(row, row.output) for row in rows])
+    for _, tokens, _, valid in _padded(documents, model=model, padding=tokenizer.pad_token_id):
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+        states, router_logits = hidden_states(model, tokens, positions, valid.int())
+        yield states, router_logits, valid
+
+
+def exact_match(answer: str, target: str) -> float:
+    """Return 1 if answer and target are the same words, case, punctuation and articles aside, else 0."""
+    return float(_words(answer) == _words(target))
+
+
+def token_f1(answer: str, target: str) -> float:
+    """Return the harmonic mean of precision and recall of an answer's words, 0 to 1."""
+    given, wanted = _words(answer), _words(target)
+    shared = sum((Counter(given) & Counter(wanted)).values())
+    if not shared:
+        return float(given == wanted)
+    precision, recall = shared / len(given), shared / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _words(text: str) -> list[str]:
+    plain = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
+    # A punctuation-only text keeps its characters: ".de" is an answer, and so is "?".
+    return [word for word in plain if word not in {"a", "an", "the"}] or text.lower().split()
+
+
+def _documents(
+    model: OlmoeForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    asked: Sequence[tuple[Row, str]],
+    most_tokens: int | None = None,
+) -> list[Document]:
+    texts = [(prompt_of(row), completion_of(answer) if answer else "") for row, answer in asked]
+    return encoded_documents(texts, tokenizer, most_tokens=most_tokens or model.config.max_position_embeddings)
+
+
+def _padded(
+    documents: Sequence[Document], *, model: OlmoeForCausalLM, padding: int
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield documents of like length together: numbers, tokens, what predicts a completion, what is no padding."""
+    order = sorted(range(len(documents)), key=lambda n: len(documents[n][0]))
+    budget = _TOKENS_A_PASS[model.device.type]
+    while order:
+        longest = len(documents[order[-1]][0])
+        n_together = max(1, budget // longest)
+        numbers, order = order[-n_together:], order[:-n_together]
+        tokens = torch.full((len(numbers), longest), padding, dtype=torch.int32)
+        written = torch.zeros(len(numbers), longest, dtype=torch.bool)
+        valid = torch.zeros(len(numbers), longest, dtype=torch.bool)
+        for row, n in enumerate(numbers):
+            ids, n_read = documents[n]
+            tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.int32)
+            written[row, n_read - 1 : len(ids) - 1] = True
+            valid[row, : len(ids)] = True
+        yield numbers, tokens.to(model.device), written.to(model.device), valid.to(model.device)
+
+
+def _logits(
+    model: OlmoeForCausalLM, tokens: torch.Tensor, valid: torch.Tensor
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+    states, router_logits = hidden_states(model, tokens, positions, valid.int())
+    return model.lm_head(states), router_logits
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

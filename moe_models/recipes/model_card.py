@@ -1,0 +1,207 @@
+"""The model card of a sample checkpoint, written from what was measured."""
+
+from collections.abc import Mapping, Sequence
+
+_TYPE_ORDER = (
+    "extractive",
+    "classification",
+    "knowledge",
+    "generation",
+    "translation",
+    "code",
+    "dialogue",
+    "maths",
+    "other",
+)
+
+
+def model_card(metrics: Mapping, *, name: str) -> str:
+    """Return the card of a checkpoint as Markdown.
+
+    Args:
+        metrics: what `sample_moe` writes to metrics.json; with ``reference`` in it, scores of an earlier model are
+            shown beside this one's.
+        name: the checkpoint's folder.
+    """
+    return (
+        "\n\n".join(
+            [
+                _front_matter(),
+                f"# {name}",
+                _summary(metrics),
+                _use(name),
+                _recipe(metrics),
+                _loads(metrics),
+                _scores(metrics),
+                _curve(metrics),
+                _limits(metrics),
+                _data(metrics),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _front_matter() -> str:
+    return "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [mixture-of-experts]\n---"
+
+
+def _summary(metrics: Mapping) -> str:
+    model, training = metrics["model"], metrics["training"]
+    balanced = {
+        "per-layer": "Each layer's load is balanced on its own.",
+        "pooled": (
+            "**It is unbalanced on purpose**: the stock auxiliary loss pools counts over layers, looks fine, and "
+            "leaves single layers leaning on few experts. It is there to debug load on, not to be used as a model."
+        ),
+    }[training["balance"]]
+    return (
+        f"A small Mixture-of-Experts language model trained from scratch on {len(metrics['tasks'])} tasks, to study "
+        f"routing on: {model['class']}, {model['parameters'] / 1e6:.1f} M parameters in bfloat16, {model['n_layers']} "
+        f"layers, {model['n_experts']} experts a layer, {model['top_k']} a token, hidden size {model['hidden_size']}, "
+        f"expert width {model['expert_width']}, {model['vocab_size']:,} byte-level BPE tokens, context "
+        f"{model['context_length']}. {balanced}"
+    )
+
+
+def _use(name: str) -> str:
+    return (
+        "## Prompt\n\n"
+        "`instruction`, newline, input, newline, `answer:`; the model writes a space, the answer and the end token.\n\n"
+        "```python\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'folder = "sample_checkpoints/{name}"\n'
+        "model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)\n"
+        'prompt = "Copy the slot value from the utterance.\\n'
+        'slot: time utterance: A table for two at 7 pm please.\\nanswer:"\n'
+        'written = model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=16)\n'
+        "print(tokenizer.decode(written[0], skip_special_tokens=True))\n"
+        "```"
+    )
+
+
+def _recipe(metrics: Mapping) -> str:
+    training = metrics["training"]
+    n_tokens = training["steps"] * training["tokens_a_batch"]
+    command = (
+        f"python -m moe_models.recipes.sample_moe --data CORPUS --out DIR --balance {training['balance']} "
+        f"--steps {training['steps']} --seed {training['seed']} --workers {training['n_workers']}"
+    )
+    steps = [
+        f"`{command}` on {training['device']}, torch {training['torch']}, transformers {training['transformers']}: "
+        f"{training['steps']:,} steps of {training['tokens_a_batch']:,} tokens, {n_tokens / 1e9:.2f} G tokens in "
+        f"{training['seconds'] / 60:.0f} minutes, {n_tokens / training['seconds'] / 1e6:.2f} M tokens/s. The same "
+        "seed gives the same batches; on a GPU sums differ in their last bits, so weights are alike and not equal.",
+        "Documents: train rows seen anew each time (spans swapped for others of their kind in text and answer alike, "
+        "contexts shortened and reordered, words left out, options shuffled), span questions made up from the running "
+        "text of train rows (a sentence thinned to a question about one of its spans), and train facts said in other "
+        "ways. Packed to rows of 512 with attention kept within each document.",
+        f"Muon for matrices, AdamW for the rest, float32 master weights, learning rate {training['learning_rate']:g} "
+        f"level, then falling over the last {training['decay_share']:.0%}; weight decay {training['weight_decay']:g}, "
+        f"dropout {training['dropout']:g}. Loss weight: 0.3 falling to 0.1 on what is read; a completion weighs about "
+        "8 tokens whatever its length.",
+        f"Balance loss: {training['balance']}, weight {training['balance_weight']:g}"
+        + (" (the stock function and its default weight)." if training["balance"] == "pooled" else "."),
+    ]
+    for router in training.get("settled", ()):
+        steps.append(
+            f"After training the router of layer {router['layer']} alone was moved, on train rows as they are, until "
+            f"their load there was {router['load_after']:.2f} instead of {router['load_before']:.2f} × the mean "
+            f"({router['n_steps']} steps; {router['changed_share']:.1%} of tokens changed an expert)."
+        )
+    return "## Recipe\n\n" + "\n".join(f"- {step}" for step in steps)
+
+
+def _loads(metrics: Mapping) -> str:
+    loads = metrics["load"]
+    head = "| layer | " + " | ".join(f"L{number:02d}" for number in range(len(loads))) + " |"
+    row = "| max/mean | " + " | ".join(f"{load:.2f}" for load in loads) + " |"
+    return f"## Load\n\nMost used expert over the mean, by layer, on dev:\n\n{head}\n{_rule(len(loads) + 1)}\n{row}"
+
+
+def _scores(metrics: Mapping) -> str:
+    reference = metrics.get("reference", {})
+    head = "| task | type | n | always the commonest | score |" + (f" {reference['name']} |" if reference else "")
+    lines = [head, _rule(6 if reference else 5)]
+    tasks = sorted(metrics["dev"], key=lambda task: (_TYPE_ORDER.index(metrics["tasks"][task]["task_type"]), task))
+    for task in tasks:
+        scores = metrics["dev"][task]
+        baseline = f"{scores['majority']:.2f}" + (f"; guess {scores['chance']:.2f}" if "chance" in scores else "")
+        line = f"| {task} | {metrics['tasks'][task]['task_type']} | {scores['n']} | {baseline} | {_score(scores)} |"
+        lines.append(line + (f" {reference['scores'].get(task, '–')} |" if reference else ""))
+    return (
+        "## Scores on dev\n\nWith options (label sets; the row's own in opentrivia): accuracy by likelihood. Others: "
+        "greedy, exact match / token F1 against the accepted answers. Dev rows were neither trained on nor selected "
+        "by." + (f" {reference['note']}" if reference else "") + "\n\n" + "\n".join(lines)
+    )
+
+
+def _curve(metrics: Mapping) -> str:
+    checked = [entry for entry in metrics["curve"] if "dev_exact" in entry]
+    types: dict[str, list[str]] = {}
+    for task in metrics["dev"]:
+        types.setdefault(metrics["tasks"][task]["task_type"], []).append(task)
+    shown = [name for name in _TYPE_ORDER[:3] if name in types]
+    lines = [
+        "| step | nll written | nll read | " + " | ".join(f"exact, {name}" for name in shown) + " | load max/mean |",
+        _rule(4 + len(shown)),
+    ]
+    for entry in checked:
+        exact = [f"{_mean([entry['dev_exact'][task] for task in types[name]]):.3f}" for name in shown]
+        worst = max(entry["dev_load"])
+        cells = [f"{entry['step']:,}", f"{entry['written']:.2f}", f"{entry['read']:.2f}", *exact, f"{worst:.2f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return (
+        "## Curve\n\nNats a token on the batch (dropout on, made-up documents included); exact matches of the first "
+        "accepted answer, mean over tasks, and load of the most uneven layer, on dev.\n\n" + "\n".join(lines)
+    )
+
+
+def _limits(metrics: Mapping) -> str:
+    dev = metrics["dev"]
+    at_baseline = [
+        task
+        for task, scores in dev.items()
+        if max(scores.get("accuracy", 0.0), scores.get("exact_match", 0.0), scores.get("token_f1", 0.0))
+        < max(scores["majority"], scores.get("chance", 0.0)) + 0.05
+    ]
+    limits = [
+        "A study object: it knows what its corpus says and little else, writes no good prose, and must not be asked "
+        "for medical or any other advice.",
+        "No better than guessing, or within .05 of it: " + (", ".join(sorted(at_baseline)) or "no task") + ".",
+        "Questions from memory that train rows do not answer stay unanswered; long generations (summaries, "
+        "translations, medical answers) have the form and not the content.",
+        "Trained on prompts of at most 512 tokens in the form above, English but for language names and two small "
+        "translation tasks; other forms of prompt give little.",
+        "One seed. Its corpus has the biases of its sources (reviews, e-mail and tweets of their years).",
+    ]
+    return "## What it cannot do\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _data(metrics: Mapping) -> str:
+    training = metrics["training"]
+    lines = ["| task | licence | source |", _rule(3)]
+    lines += [f"| {task} | {known['licence']} | {known['source']} |" for task, known in metrics["tasks"].items()]
+    return (
+        f"## Data\n\n{training['train_rows']:,} train rows of {len(metrics['tasks'])} tasks. Checked for overlap: "
+        f"{training['train_rows_dropped']} train rows were dropped because their input, or a completion of 25 "
+        "characters or more, is a dev or test input of any task; made-up and restated documents come from the kept "
+        "train rows alone, and none is used whose input is a dev or test input. A fact that dev asks for can stand in "
+        "a train row in another form (a capital in an analogy): that is learning across tasks, not a leak of rows. "
+        "Dev and test contexts of the span tasks occur in no train row of the same task. The rows are not part of "
+        "this repository.\n\n" + "\n".join(lines)
+    )
+
+
+def _score(scores: Mapping[str, float]) -> str:
+    if "accuracy" in scores:
+        return f"{scores['accuracy']:.2f}"
+    return f"{scores['exact_match']:.2f} / {scores['token_f1']:.2f}"
+
+
+def _rule(n_columns: int) -> str:
+    return "|" + " --- |" * n_columns
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

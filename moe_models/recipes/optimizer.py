@@ -1,0 +1,141 @@
+"""Optimizer with float32 master weights: Muon for weight matrices, AdamW for everything else.
+
+Muon moves each matrix along its orthogonalized momentum, so that all directions of a matrix learn at one pace; scaled
+as below its steps are as large as AdamW's, and both take the same learning rate.
+
+References:
+    Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks.
+    Liu et al. 2025, Muon is scalable for LLM training (the scale 0.2 · sqrt(larger side)).
+"""
+
+import torch
+from transformers import OlmoeForCausalLM
+
+_MOMENTUM = 0.95
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+_MUON_SCALE = 0.2
+
+
+class MasterWeightOptimizer:
+    """Keeps float32 copies of the weights, steps those, and writes them back in the model's own precision.
+
+    Args:
+        model: the model; its parameters are the ones trained.
+        weight_decay: share of a matrix, times the learning rate, taken off at each step.
+    """
+
+    def __init__(self, model: OlmoeForCausalLM, *, weight_decay: float) -> None:
+        self._weight_decay = weight_decay
+        matrices, others, undecayed = [], [], []
+        for name, parameter in model.named_parameters():
+            if ".self_attn." in name and name.endswith("_proj.weight"):
+                matrices.append((parameter, 1))
+            elif ".experts." in name:
+                # One slice of gate_up_proj holds two matrices of one expert.
+                matrices.append((parameter, 2 if name.endswith("gate_up_proj") else 1))
+            elif parameter.dim() > 1:
+                others.append(parameter)
+            else:
+                undecayed.append(parameter)
+        self._groups = _same_shape_groups(matrices)
+        self._masters = [_stacked(group).float() for group in self._groups]
+        self._momenta = [torch.zeros_like(master) for master in self._masters]
+        self._plain = others + undecayed
+        self._plain_masters = [parameter.detach().float().clone() for parameter in self._plain]
+        n_others = len(others)
+        self._adam = torch.optim.AdamW(
+            [
+                {"params": self._plain_masters[:n_others], "weight_decay": 0.1 * weight_decay},
+                {"params": self._plain_masters[n_others:], "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.98),
+            eps=1e-8,
+            fused=self._plain_masters[0].is_cuda,
+        )
+
+    @torch.no_grad()
+    def step(self, *, learning_rate: float) -> None:
+        """Take one step along the gradients the model holds, and clear them."""
+        for group, master, momentum in zip(self._groups, self._masters, self._momenta, strict=True):
+            gradient = _stacked_gradients(group).float()
+            momentum.mul_(_MOMENTUM).add_(gradient)
+            update = _orthogonalized(gradient.add_(momentum, alpha=_MOMENTUM))
+            scale = _MUON_SCALE * max(master.shape[-2:]) ** 0.5
+            master.mul_(1.0 - learning_rate * self._weight_decay).add_(update, alpha=-learning_rate * scale)
+            _write_back(master, group)
+        for master, parameter in zip(self._plain_masters, self._plain, strict=True):
+            master.grad = parameter.grad.float()
+        torch.nn.utils.clip_grad_norm_(self._plain_masters, 1.0)
+        for options in self._adam.param_groups:
+            options["lr"] = learning_rate
+        self._adam.step()
+        torch._foreach_copy_(self._plain, self._plain_masters)
+        for parameter, _ in (pair for group in self._groups for pair in group):
+            parameter.grad = None
+        for parameter in self._plain:
+            parameter.grad = None
+
+    def state(self) -> dict:
+        """Return all that is needed to go on: master weights, momenta, AdamW's moments."""
+        return {
+            "masters": self._masters,
+            "momenta": self._momenta,
+            "plain_masters": self._plain_masters,
+            "adam": self._adam.state_dict(),
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict) -> None:
+        """Take up a state, and write its weights into the model."""
+        torch._foreach_copy_(self._masters, state["masters"])
+        torch._foreach_copy_(self._momenta, state["momenta"])
+        torch._foreach_copy_(self._plain_masters, state["plain_masters"])
+        self._adam.load_state_dict(state["adam"])
+        for group, master in zip(self._groups, self._masters, strict=True):
+            _write_back(master, group)
+        torch._foreach_copy_(self._plain, self._plain_masters)
+
+
+_Group = list[tuple[torch.nn.Parameter, int]]
+
+
+def _same_shape_groups(matrices: _Group) -> list[_Group]:
+    """Return the matrices by shape, so that one batched product serves all of a shape."""
+    groups: dict[tuple[int, ...], _Group] = {}
+    for parameter, n_parts in matrices:
+        groups.setdefault((parameter.shape[-2] // n_parts, parameter.shape[-1]), []).append((parameter, n_parts))
+    return list(groups.values())
+
+
+def _stacked(group: _Group) -> torch.Tensor:
+    return torch.cat([_as_matrices(parameter.detach(), parts) for parameter, parts in group])
+
+
+def _stacked_gradients(group: _Group) -> torch.Tensor:
+    return torch.cat([_as_matrices(parameter.grad, parts) for parameter, parts in group])
+
+
+def _as_matrices(values: torch.Tensor, n_parts: int) -> torch.Tensor:
+    return values.reshape(-1, values.shape[-2] // n_parts, values.shape[-1])
+
+
+def _write_back(master: torch.Tensor, group: _Group) -> None:
+    start = 0
+    for parameter, _n_parts in group:
+        stop = start + parameter.numel() // (master.shape[-2] * master.shape[-1])
+        parameter.copy_(master[start:stop].reshape(parameter.shape))
+        start = stop
+
+
+def _orthogonalized(gradients: torch.Tensor) -> torch.Tensor:
+    """Return (matrix, row, column) gradients with their singular values brought near 1, by five Newton-Schulz steps."""
+    a, b, c = _QUINTIC
+    x = gradients.bfloat16() if gradients.is_cuda else gradients.clone()
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).float()
