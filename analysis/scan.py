@@ -6,6 +6,7 @@ Legend: T token, L layer, E expert, G group, P prompt.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -180,15 +181,18 @@ def _scanned(
     trace: RoutingTrace, *, groups: tuple[str, ...], by: By | None, phase: Phase | None, layers: slice
 ) -> CountTable:
     # Compiling costs a second, so it is not paid by who only imports this room.
-    from analysis.kernels import count_bytes, count_words, frozen
+    from analysis.kernels import count_bytes, count_quads, count_words, frozen
 
     keys = _keys(trace, groups=groups, by=by)
     top_k_L = np.array([facts.top_k for facts in trace.layer_facts[layers]], dtype=np.int64)
     n_experts = trace.n_experts
-    kernel = count_bytes if trace.absent == np.iinfo(np.uint8).max else count_words
+    one_byte = trace.absent == np.iinfo(np.uint8).max
+    # The bytes of a quad come in the order of ranks only where the low byte is first.
+    by_quads = one_byte and trace.n_ranks % 4 == 0 and sys.byteorder == "little"
+    kernel = count_quads if by_quads else count_bytes if one_byte else count_words
     phase_code = None if phase is None else PHASES.index(phase)
 
-    n_slots = 256 if kernel is count_bytes else n_experts + 1
+    n_slots = 256 if one_byte else n_experts + 1
     n_layers = len(top_k_L)
 
     def counted(experts_TLR: np.ndarray, key_T: np.ndarray) -> Iterator[_Partial]:
@@ -208,8 +212,9 @@ def _scanned(
         else:
             # Groups of a chunk lie close together (prompts do), so a table of their range is small.
             local_T = np.where(key_T >= 0, key_T - first, -1)
+        ids = np.ascontiguousarray(experts_TLR)
         counts, routed = kernel(
-            frozen(experts_TLR),
+            frozen(ids.view(np.uint32) if by_quads else ids),
             frozen(local_T.astype(np.int32)),
             frozen(top_k_L),
             layers.start,

@@ -85,6 +85,20 @@ def test_wide_ids_count_like_narrow_ones():
     assert routed_tokens(trace).values.tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("top_k", [1, 3, 4, 6, 8])
+def test_ids_read_four_at_a_time_count_alike(top_k):
+    # eight stored ranks, so quads are read; the same ids under an odd number of ranks are read byte by byte
+    rng = np.random.default_rng(top_k)
+    ids = rng.permuted(np.tile(np.arange(40), (50, 2, 1)), axis=2)[:, :, :9]
+    ids[::7, 1] = -1
+    eight, nine = (
+        RoutingTrace.from_arrays(ids[:, :, :n_ranks], layer_facts=facts_of(2, n_experts=40, top_k=top_k), checked=False)
+        for n_ranks in (8, 9)
+    )
+    assert assignment_counts(eight).equals(assignment_counts(nine))
+    assert routed_tokens(eight).values.tolist() == [50, 42]
+
+
 def test_halves_add_up_and_order_does_not_matter():
     trace = random_trace(seed=1, n_tokens=200, n_prompts=6)
     whole = assignment_counts(trace, by="prompt")
