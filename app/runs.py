@@ -24,7 +24,7 @@ class Run:
 
     Attributes:
         name: how the URL and the picker call it; unique.
-        path: its folder or file.
+        path: its folder.
         series: what it is a snapshot of, None where it stands alone.
         step: the training step of the snapshot, None where it is none.
         stamp: changes when the trace on disk does.
@@ -74,9 +74,11 @@ def _traces_below(root: Path, *, depth: int) -> list[Path]:
         return [root]
     below: list[Path] = []
     for child in sorted(root.iterdir()):
-        if child.is_dir() and (child / _HEADER).is_file() or child.is_file() and child.suffix == ".rtrace":
+        if not child.is_dir() or child.name.startswith("."):
+            continue
+        if (child / _HEADER).is_file():
             below.append(child)
-        elif child.is_dir() and depth > 1 and not child.name.startswith("."):
+        elif depth > 1:
             below += _traces_below(child, depth=depth - 1)
     return below
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from figures.theme import INKS, SEQUENTIAL, Mode, diverging_scale
 
-__all__ = ["ColorScale", "add_hatch", "add_heatmap", "log2_ticks", "outline", "ratio_text", "smallest"]
+__all__ = ["ColorScale", "add_hatch", "add_heatmap", "log2_ticks", "outlines", "ratio_text", "smallest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,18 +138,25 @@ def add_hatch(figure: go.Figure, absent: np.ndarray, *, mode: Mode, name: str) -
     )
 
 
-def outline(figure: go.Figure, cells: Iterable[tuple[float, float, float, float]], *, mode: Mode) -> None:
-    """Draw frames, each (left, right, bottom, top) in cell positions, around what the reader picked."""
-    for left, right, bottom, top in cells:
-        figure.add_shape(
-            type="rect",
-            x0=left - 0.5,
-            x1=right + 0.5,
-            y0=bottom - 0.5,
-            y1=top + 0.5,
-            line={"color": INKS[mode].accent, "width": 2.5},
-            layer="above",
-        )
+def outlines(cells: Iterable[tuple[float, float, float, float]], *, mode: Mode) -> list[dict[str, object]]:
+    """Frames, each (left, right, top, bottom) in cell positions, around what the reader picked.
+
+    Returns:
+        (frame) · shapes of a Plotly layout, to be set all at once: adding them one by one checks each anew.
+    """
+    line = {"color": INKS[mode].accent, "width": 2.5}
+    return [
+        {
+            "type": "rect",
+            "x0": left - 0.5,
+            "x1": right + 0.5,
+            "y0": top - 0.5,
+            "y1": bottom + 0.5,
+            "line": line,
+            "layer": "above",
+        }
+        for left, right, top, bottom in cells
+    ]
 
 
 def log2_ticks(limit: float) -> tuple[tuple[float, ...], tuple[str, ...]]:

@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from figures.grid import ColorScale, add_hatch, add_heatmap, log2_ticks, outline, thinned
+from figures.grid import ColorScale, add_hatch, add_heatmap, log2_ticks, outlines, thinned
+from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, finish
 
 __all__ = ["layer_expert_heatmap", "load_heatmap"]
@@ -95,7 +96,7 @@ def layer_expert_heatmap(
         mode: light or dark.
     """
     table = table.transpose("layer", "expert")
-    layers = [str(label) for label in table["layer"].values]
+    layers = [plotly_text(str(label)) for label in table["layer"].values]
     n_experts = table.sizes["expert"]
     figure = go.Figure()
     absent = ~exists.transpose("layer", "expert").to_numpy()
@@ -108,19 +109,16 @@ def layer_expert_heatmap(
         customdata=customdata,
         gaps=(1, 1) if n_experts <= 128 else (0, 1),
     )
-    figure.data[0].text = [[label] * n_experts for label in layers]
+    figure.data[0].text = np.repeat(np.array(layers, dtype=object)[:, None], n_experts, axis=1)
     add_hatch(figure, absent, mode=mode, name="not in this layer")
     add_hatch(figure, ~absent & ~np.isfinite(table.to_numpy()), mode=mode, name="no tokens")
     numbers = {label: row for row, label in enumerate(layers)}
-    outline(
-        figure,
-        [(expert, expert, numbers[layer], numbers[layer]) for layer, expert in selected if layer in numbers],
-        mode=mode,
-    )
+    picked = [(expert, expert, numbers[layer], numbers[layer]) for layer, expert in selected if layer in numbers]
     shown = thinned(layers, most=_MOST_TICKS)
     ticks = thinned([str(number) for number in range(n_experts)], most=_MOST_TICKS)
     figure.update_layout(
         coloraxis=scale.layout(mode),
+        shapes=outlines(picked, mode=mode),
         xaxis={
             "title": {"text": "expert"},
             "tickvals": ticks,

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from scipy.cluster.hierarchy import dendrogram
 
-from figures.grid import ColorScale, add_hatch, add_heatmap, outline, thinned
+from figures.grid import ColorScale, add_hatch, add_heatmap, outlines, thinned
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, color_of_task_types, finish
 
@@ -160,10 +160,10 @@ def task_expert_heatmap(
     if row_tree is not None and n_rows > 2:
         right = 1.0 - _TREE_WIDTH
         _add_tree(figure, row_tree, mode=mode, left=right)
-    _frame(figure, cells, selected, mode=mode)
     figure.update_layout(
         coloraxis=scale.layout(mode),
-        xaxis=_columns_axis(figure, cells, blocks=blocks, mode=mode)
+        shapes=_shapes(cells, selected, blocks=blocks, mode=mode),
+        xaxis=_columns_axis(cells, blocks=blocks)
         | {"domain": [_STRIP_WIDTH + 0.004, right - 0.003], "range": [-0.5, n_columns - 0.5]},
         yaxis={
             "tickvals": list(range(n_rows)),
@@ -190,10 +190,12 @@ def _most_telling(values: np.ndarray, pale: np.ndarray | None, *, starts: np.nda
     return starts + within
 
 
-def _names(cells: Cells) -> list[list[str]]:
-    groups = [plotly_text(group) for group in cells.groups]
-    experts = [f"{plotly_text(layer)}·E{expert}" for layer, expert in cells.experts]
-    return [[f"{group} · {experts[i]}" for i in row] for group, row in zip(groups, cells.source.tolist(), strict=True)]
+def _names(cells: Cells) -> np.ndarray:
+    # An array of objects: Plotly looks at every item of a list of lists, in Python.
+    groups = np.array([plotly_text(group) for group in cells.groups], dtype=object)
+    experts = np.array([f" · {plotly_text(layer)}·E{expert}" for layer, expert in cells.experts], dtype=object)
+    names: np.ndarray = groups[:, None] + experts[cells.source]
+    return names
 
 
 def _add_strip(figure: go.Figure, types: Sequence[str], *, mode: Mode) -> None:
@@ -241,13 +243,25 @@ def _add_tree(figure: go.Figure, linkage: np.ndarray, *, mode: Mode, left: float
     )
 
 
-def _frame(figure: go.Figure, cells: Cells, selected: Iterable[tuple[str, int]], *, mode: Mode) -> None:
+def _shapes(cells: Cells, selected: Iterable[tuple[str, int]], *, blocks: bool, mode: Mode) -> list[dict[str, object]]:
     places = {expert: place // cells.n_pooled for place, expert in enumerate(cells.experts)}
-    columns = sorted({places[expert] for expert in selected if expert in places})
-    outline(figure, [(column, column, 0, len(cells.groups) - 1) for column in columns], mode=mode)
+    picked = sorted({places[expert] for expert in selected if expert in places})
+    frames = outlines([(column, column, 0, len(cells.groups) - 1) for column in picked], mode=mode)
+    line = {"color": INKS[mode].text, "width": 0.8}
+    dividers = [
+        {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "y domain", "line": line, "opacity": 0.55}
+        for x in (start - 0.5 for start in (_block_starts(cells)[1:-1] if blocks else ()))
+    ]
+    return [*dividers, *frames]
 
 
-def _columns_axis(figure: go.Figure, cells: Cells, *, blocks: bool, mode: Mode) -> dict[str, object]:
+def _block_starts(cells: Cells) -> list[int]:
+    """Columns at which a layer begins, and one past the last column."""
+    layers = [cells.experts[place][0] for place in cells.columns]
+    return [0, *(i for i in range(1, len(layers)) if layers[i] != layers[i - 1]), len(layers)]
+
+
+def _columns_axis(cells: Cells, *, blocks: bool) -> dict[str, object]:
     plain: dict[str, object] = {"showgrid": False, "zeroline": False}
     layers = [cells.experts[place][0] for place in cells.columns]
     distinct = list(dict.fromkeys(layers))
@@ -258,9 +272,7 @@ def _columns_axis(figure: go.Figure, cells: Cells, *, blocks: bool, mode: Mode) 
         return plain | {"title": {"text": title}, "tickvals": shown, "ticktext": texts}
     if not blocks:
         return plain | {"title": {"text": "expert, in clustered order"}, "showticklabels": False}
-    starts = [0, *(i for i in range(1, len(layers)) if layers[i] != layers[i - 1]), len(layers)]
-    for start in starts[1:-1]:
-        figure.add_vline(x=start - 0.5, line={"color": INKS[mode].text, "width": 0.8}, opacity=0.55)
+    starts = _block_starts(cells)
     middles = [(start + stop - 1) / 2 for start, stop in zip(starts, starts[1:], strict=False)]
     names = [layers[start] for start in starts[:-1]]
     kept = thinned(names, most=30)
