@@ -112,7 +112,7 @@ def layer_expert_heatmap(
     figure.data[0].text = np.repeat(np.array(layers, dtype=object)[:, None], n_experts, axis=1)
     add_hatch(figure, absent, mode=mode, name="not in this layer")
     add_hatch(figure, ~absent & ~np.isfinite(table.to_numpy()), mode=mode, name="no tokens")
-    numbers = {label: row for row, label in enumerate(layers)}
+    numbers = {str(label): row for row, label in enumerate(table["layer"].values)}
     picked = [(expert, expert, numbers[layer], numbers[layer]) for layer, expert in selected if layer in numbers]
     shown = thinned(layers, most=_MOST_TICKS)
     ticks = thinned([str(number) for number in range(n_experts)], most=_MOST_TICKS)
