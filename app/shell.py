@@ -10,6 +10,8 @@ from pathlib import Path
 import streamlit as st
 
 from app import cache, sentences, state
+from app.components.theme_watch import theme_watch
+from app.panel import mode
 from app.runs import RUNS_VARIABLE
 from app.views.page import Render, View, what_is_missing
 from routing import RoutingError, RoutingTrace, Selection, expert_name
@@ -85,6 +87,7 @@ def main() -> None:
         st.markdown("### RouteScope")
         for view in VIEWS:
             st.page_link(pages[view.url], query_params=state.link_query(), width="stretch")
+        theme_watch(mode())
     chosen.run()
 
 

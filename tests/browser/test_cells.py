@@ -71,3 +71,11 @@ def test_the_numbers_of_a_figure_can_be_saved(app):
     lines = saved.value.path().read_text("utf-8").splitlines()
     assert lines[0].startswith("layer,")
     assert len(lines) == 5  # a head, and the planted run's four layers
+
+
+def test_figures_follow_the_reader_from_light_to_dark(app):
+    page = app.open("load")
+    paper = page.locator(".st-key-load_heatmap .main-svg").first
+    expect(paper).to_have_css("background-color", "rgb(255, 255, 255)")
+    page.emulate_media(color_scheme="dark")
+    expect(paper).to_have_css("background-color", "rgb(17, 20, 23)")
