@@ -82,12 +82,11 @@ class Jobs:
             _end(process)
 
     def stop(self) -> None:
-        """End what still runs, and take the results away."""
+        """End what still runs, and forget what was found."""
         with self._lock:
             for process, _, _ in self._started.values():
                 _end(process)
             self._started.clear()
-        self._home.cleanup()
 
     def _start(self, module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], Path, float]:
         folder = Path(tempfile.mkdtemp(dir=self._home.name))

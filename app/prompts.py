@@ -9,7 +9,7 @@ import pandas as pd
 from figures.pieces import snippet
 from routing import RoutingTrace
 
-__all__ = ["OUTCOMES", "Outcome", "matching_prompts", "outcome_of", "prompt_label", "prompt_lead"]
+__all__ = ["Outcome", "matching_prompts", "outcome_of", "outcomes", "prompt_labels", "prompt_lead"]
 
 Outcome = Literal["all", "right", "partly", "wrong"]
 OUTCOMES: tuple[Outcome, ...] = ("all", "right", "partly", "wrong")
@@ -61,7 +61,20 @@ def prompt_lead(text: str, *, n_characters: int) -> str:
     return snippet(rest if rest.strip() else first, n_characters=n_characters)
 
 
-def prompt_label(prompt: pd.Series, *, n_characters: int = 80) -> str:
-    """A prompt in a list: outcome, task and the beginning of its text."""
-    mark = _MARKS[outcome_of(prompt["score"])]
-    return f"{mark} {prompt['task']} · {prompt_lead(str(prompt['text']), n_characters=n_characters)}"
+def prompt_labels(trace: RoutingTrace, *, rows: tuple[int, ...]) -> dict[int, str]:
+    """Prompts as a list names them: outcome, task and the beginning of the text.
+
+    Returns:
+        row of `trace.prompts` → its label.
+    """
+    table = trace.prompts.loc[list(rows)]
+    return {
+        row: f"{_MARKS[outcome_of(score)]} {task} · {prompt_lead(str(text), n_characters=80)}"
+        for row, score, task, text in zip(rows, table["score"], table["task"], table["text"], strict=True)
+    }
+
+
+def outcomes(trace: RoutingTrace) -> tuple[Outcome, ...]:
+    """Outcomes that some prompt of the trace has, "all" first."""
+    there = set(trace.prompts["score"].map(outcome_of))
+    return tuple(word for word in OUTCOMES if word == "all" or word in there)

@@ -90,9 +90,11 @@ def shown_text(text: str) -> str:
     Returns:
         the text, safe to set as the content of an element (not as markup).
     """
-    if text.isprintable():
-        return text
-    return "".join(character if character in "\n\t" else _visible(character) for character in text)
+    # Most lines hold nothing to replace, and a map shows thousands.
+    return "\n".join(
+        line if line.isprintable() else "".join(each if each == "\t" else _visible(each) for each in line)
+        for line in text.split("\n")
+    )
 
 
 def snippet(text: str, *, n_characters: int = 120) -> str:

@@ -95,6 +95,7 @@ def scatter(
     marker = _marker_size(len(drawn)) | {"line": {"width": 0.6, "color": INKS[mode].paper}}
     shapes, shape_of = _shapes(symbols)
     chosen = np.isin(np.arange(len(points)), np.asarray(picked, dtype=np.int64)) if len(picked) else None
+    hover = _hover_texts(points, drawn)
     groups = _number_groups(color, drawn) if color.is_numeric else _kind_groups(color, drawn)
     for name, fill, rows in groups:
         figure.add_scattergl(
@@ -108,7 +109,7 @@ def scatter(
             | {"symbol": shapes[rows] if shapes is not None else (color.symbols or {}).get(name, "circle")},
             # A lasso comes back with these, whatever trace a point ended up in.
             customdata=rows.astype(np.int32),
-            text=_hover_texts(points, rows, tooltips=len(points)),
+            text=hover[np.searchsorted(drawn, rows)],
             hovertemplate="%{text}<extra></extra>",
             selectedpoints=None if chosen is None else np.flatnonzero(chosen[rows]).tolist(),
             selected={"marker": {"opacity": 1.0}},
@@ -246,19 +247,18 @@ def _shapes(symbols: pd.Series | None) -> tuple[np.ndarray | None, dict[str, str
     return symbols.astype(str).map(shape_of).fillna("circle-open").to_numpy(dtype=object), shape_of
 
 
-def _hover_texts(points: pd.DataFrame, rows: np.ndarray, *, tooltips: int) -> np.ndarray:
+def _hover_texts(points: pd.DataFrame, rows: np.ndarray) -> np.ndarray:
+    names, texts = (points[column].astype(str).to_numpy()[rows] for column in ("name", "text"))
+    pairs = zip(names, texts, strict=True)
     # Tooltips are most of what is sent: thousands of points get one line instead of a paragraph.
-    names, texts = points["name"].astype(str).to_numpy(), points["text"].astype(str).to_numpy()
-    if tooltips > _N_LONG_TOOLTIPS:
+    if len(rows) > _N_LONG_TOOLTIPS:
+        lines = [f"<b>{plotly_text(name)}</b><br>{plotly_text(snippet(text, n_characters=60))}" for name, text in pairs]
+    else:
         lines = [
-            f"<b>{plotly_text(names[row])}</b><br>{plotly_text(snippet(texts[row], n_characters=60))}" for row in rows
+            f"<b>{plotly_text(name, width=_HOVER_WIDTH)}</b><br>"
+            + "<br>".join(plotly_text(line[:220], width=_HOVER_WIDTH) for line in text.split("\n"))
+            for name, text in pairs
         ]
-        return np.array(lines, dtype=object)
-    lines = [
-        f"<b>{plotly_text(names[row], width=_HOVER_WIDTH)}</b><br>"
-        + "<br>".join(plotly_text(line[:220], width=_HOVER_WIDTH) for line in texts[row].split("\n"))
-        for row in rows
-    ]
     return np.array(lines, dtype=object)
 
 
@@ -283,17 +283,22 @@ def _sample(kinds: pd.Series, *, n_points: int) -> np.ndarray:
 
 def _add_labels(figure: go.Figure, labels: pd.DataFrame, *, mode: Mode) -> None:
     ink = INKS[mode]
-    for label in labels.to_dict("records"):
-        figure.add_annotation(
-            x=label["x"],
-            y=label["y"],
-            text=f"<b>{plotly_text(str(label['text']))}</b>",
-            showarrow=False,
-            font={"size": 11.5, "color": ink.text},
-            bgcolor=ink.paper,
-            opacity=0.78,
-            borderpad=1,
-        )
+    # Given at once: one by one, each would have all before it checked again.
+    figure.update_layout(
+        annotations=[
+            {
+                "x": label["x"],
+                "y": label["y"],
+                "text": f"<b>{plotly_text(str(label['text']))}</b>",
+                "showarrow": False,
+                "font": {"size": 11.5, "color": ink.text},
+                "bgcolor": ink.paper,
+                "opacity": 0.78,
+                "borderpad": 1,
+            }
+            for label in labels.to_dict("records")
+        ]
+    )
 
 
 def _finish(figure: go.Figure, *, color: PointColor, mode: Mode, axes: tuple[str, str], height: int) -> go.Figure:

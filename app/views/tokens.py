@@ -17,7 +17,7 @@ from app import cache, state
 from app.components.plot_bridge import Click
 from app.components.token_strip import Passage, Section, token_strip
 from app.panel import data_popover, definitions_popover, empty, mode, panel
-from app.prompts import OUTCOMES, matching_prompts, outcome_of, prompt_label
+from app.prompts import Outcome, matching_prompts, outcome_of, outcomes, prompt_labels
 from app.token_sentences import passage_reading, route_reading, token_name
 from figures.pieces import shown_text
 from figures.token_colors import Shading, expert_shading, value_shading
@@ -63,11 +63,11 @@ def _pick_prompt(trace: RoutingTrace, selection: Selection) -> pd.Series | None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="pick_prompt"):
         with st.container(width=260):
             text = state.search("Find in prompts and answers", name="find", placeholder="any text or id")
-        outcomes = [word for word in OUTCOMES if word == "all" or word in set(table["score"].map(outcome_of))]
-        outcome = "all"
-        if len(outcomes) > 1:
+        known = cache.answer(trace, outcomes)
+        outcome: Outcome = "all"
+        if len(known) > 1:
             with st.container(width="content"):
-                outcome = state.choose("Answers", outcomes, name="outcome", shown=str.capitalize)
+                outcome = state.choose("Answers", known, name="outcome", shown=str.capitalize)
         rows = cache.answer(
             trace, matching_prompts, tasks=selection.tasks, prompts=selection.prompts, outcome=outcome, text=text
         )
@@ -78,6 +78,7 @@ def _pick_prompt(trace: RoutingTrace, selection: Selection) -> pd.Series | None:
             empty("No prompt is like that.", "Clear the search, or take tasks out of the selection.")
             return None
         chosen = focused[0] if focused else choices[0]
+        labels = cache.answer(trace, prompt_labels, rows=tuple(choices))
         with st.container(width="stretch"):
             state.choose_one(
                 f"Prompt · {len(rows):,} of {len(table):,}",
@@ -85,7 +86,7 @@ def _pick_prompt(trace: RoutingTrace, selection: Selection) -> pd.Series | None:
                 key="prompt",
                 chosen=chosen,
                 on_change=lambda row: _go_to(table, row, selection),
-                shown=lambda row: prompt_label(table.loc[row]),
+                shown=labels.__getitem__,
             )
         with st.container(horizontal=True, gap="xxsmall", width="content"):
             for label, icon, step in (("Previous prompt", "left", -1), ("Next prompt", "right", 1)):
@@ -255,7 +256,9 @@ def _route(trace: RoutingTrace, selection: Selection, *, tokens: pd.DataFrame, t
         return
     usual = None
     if route["margin"].notna().any():
-        spread = cache.answer(trace, margins, by=None)
+        # A scan of the whole run, the first time that anyone asks.
+        with st.spinner("Reading how wide margins are in this run …", show_time=True):
+            spread = cache.answer(trace, margins, by=None)
         usual = spread[["q25", "q75"]].set_axis(["low", "high"], axis=1)
     name = token_name(tokens, token)
     selected = route[route["selected"]]
