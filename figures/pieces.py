@@ -22,7 +22,8 @@ _BLANK_NAMES = {
 _JOINERS = {"\u200c", "\u200d"}
 # Format characters (Cf) hold the overrides that reverse what follows; the others have no glyph anywhere.
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn")
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# Half a character, as the recorder writes it and as SentencePiece names it.
+_BYTES = re.compile(r"(?:\\x[0-9a-f]{2})+|<0x[0-9A-Fa-f]{2}>")
 
 
 class Piece(NamedTuple):
@@ -62,8 +63,9 @@ def shown_piece(piece: str) -> Piece:
     """
     if piece == "":
         return Piece("∅", "empty token", "blank")
-    if match := _BYTE_TOKEN.fullmatch(piece):
-        return Piece(f"⟨{match[1].upper()}⟩", f"byte {match[1].upper()}", "bytes")
+    if _BYTES.fullmatch(piece):
+        codes = " ".join(re.findall(r"x([0-9A-Fa-f]{2})", piece)).upper()
+        return Piece(f"⟨{codes}⟩", f"part of a character, {codes}", "bytes")
     if set(piece) <= {"\ufffd"}:
         return Piece("\ufffd" * len(piece), "part of a character", "bytes")
     if set(piece) <= set(_BLANKS):
