@@ -103,7 +103,7 @@ def _specialists(trace: RoutingTrace, *, seed: int) -> Iterator[Finding]:
                 f"prompts{_and_others(int(others))}."
             ),
             strength=float(row["rate"] - row["overall"]),
-            uncertainty=f"95 % interval from redrawn prompts; q = {_p(row['q_value'])} against permuted prompts",
+            uncertainty=f"95 % interval from the scatter of prompts; q = {_p(row['q_value'])} against permuted prompts",
             view="tasks",
             selection_query=Selection(experts=((row["layer"], row["expert"]),)).to_query(),
         )

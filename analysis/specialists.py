@@ -1,9 +1,11 @@
 """Experts that serve a task, each held up to everything that could make it appear by chance.
 
-Legend: P prompt, E expert, B bootstrap draw.
+Legend: P prompt, C candidate: a task, a layer and an expert.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,6 +30,9 @@ _COLUMNS = (
     "q_value",
 )
 
+# 97.5th percentile of the normal distribution.
+_Z_95 = 1.959963984540054
+
 
 def specialists(
     trace: RoutingTrace,
@@ -35,7 +40,6 @@ def specialists(
     fdr: float = 0.01,
     smallest_lift: float = 1.0,
     n_permutations: int = 1000,
-    n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Experts that a task's prompts choose much more than prompts do on average.
@@ -48,16 +52,15 @@ def specialists(
       everywhere serves nobody;
     - the lift reaches half of `smallest_lift` in each half of the task's prompts and of the others.
 
-    `ratio_low` and `ratio_high` are a 95 % interval of rate / overall, from drawing the task's prompts and the
-    others with replacement.
+    `ratio_low` and `ratio_high` are a 95 % interval of rate / overall: of its logarithm, from the scatter of the
+    task's prompts and of the others (delta method).
 
     Args:
         trace: the trace.
         fdr: share of false ones to accept among those that are significant.
         smallest_lift: effect below which nothing is listed, in log2.
         n_permutations: of prompts, for q.
-        n_bootstrap: draws for the interval.
-        seed: of both.
+        seed: of the permutations.
 
     Returns:
         (row) · task, layer, expert, rate, overall, ratio, ratio_low, ratio_high, lift_first_half, lift_second_half,
@@ -74,56 +77,61 @@ def specialists(
         candidate_GLE = tested["significant"].to_numpy() & (np.log2(rate_GLE / overall_LE) >= smallest_lift)
         candidate_GLE &= rate_GLE >= fair_L[:, None]
     groups, group_P = group_of_prompt(trace, over="task")
-    rows = []
+    parts = [pd.DataFrame(columns=list(_COLUMNS))]
     for block in prompt_rates(trace):
-        inside = candidate_GLE[:, block.layers]
-        for group, number, expert in zip(*np.nonzero(inside), strict=True):
-            layer = block.layers.start + int(number)
-            rate_P = block.rate_PLE[:, number, expert]
-            routed = np.isfinite(rate_P)
-            measured = _measured(
-                rate_P[routed], group_P[routed] == group, n_bootstrap=n_bootstrap, seed=[seed, layer, int(expert)]
-            )
-            if min(measured["lift_first_half"], measured["lift_second_half"]) < smallest_lift / 2:
+        for group in range(len(groups)):
+            number, expert = np.nonzero(candidate_GLE[group, block.layers])
+            if not len(number):
                 continue
-            rows.append(
-                {
-                    "task": groups[group],
-                    "layer": trace.layers[layer],
-                    "expert": int(expert),
-                    "rate": rate_GLE[group, layer, expert],
-                    "overall": overall_LE[layer, expert],
-                    "q_value": float(tested["q_value"][group, layer, expert]),
-                }
-                | measured
-            )
-    frame = pd.DataFrame(rows, columns=list(_COLUMNS))
+            layer = block.layers.start + number
+            measured = _measured(block.rate_PLE[:, number, expert], group_P == group)
+            measured.insert(0, "task", groups[group])
+            measured.insert(1, "layer", np.array(trace.layers, dtype=object)[layer])
+            measured.insert(2, "expert", expert)
+            measured.insert(3, "rate", rate_GLE[group, layer, expert])
+            measured.insert(4, "overall", overall_LE[layer, expert])
+            measured["q_value"] = tested["q_value"].to_numpy()[group, layer, expert]
+            held = measured[["lift_first_half", "lift_second_half"]].min(axis=1) >= smallest_lift / 2
+            if held.any():
+                parts.append(measured[held])
+    frame = pd.concat(parts[1:] or parts, ignore_index=True)
     frame = frame.sort_values("rate", key=lambda rate: rate - frame["overall"], ascending=False, kind="stable")
     frame.attrs["unit"] = {"rate": "share of tokens", "overall": "share of tokens", "ratio": "ratio"}
     return frame.reset_index(drop=True)
 
 
-def _measured(rate_P: np.ndarray, inside_P: np.ndarray, *, n_bootstrap: int, seed: list[int]) -> dict[str, float]:
+def _measured(rate_PC: np.ndarray, inside_P: np.ndarray) -> pd.DataFrame:
     """Ratio to the overall rate with its interval, and lifts in the two halves of the prompts."""
-    mine, others = rate_P[inside_P], rate_P[~inside_P]
-    n_all = len(rate_P)
-    rng = np.random.default_rng(seed)
-    mine_B = rng.choice(mine, size=(n_bootstrap, len(mine))).mean(axis=1)
-    others_B = rng.choice(others, size=(n_bootstrap, len(others))).mean(axis=1)
-    overall_B = (len(mine) * mine_B + len(others) * others_B) / n_all
-    ratio_B = mine_B / np.where(overall_B > 0, overall_B, np.nan)
-    low, high = np.nanquantile(ratio_B, [0.025, 0.975])
+    mine, others = _moments(rate_PC[inside_P]), _moments(rate_PC[~inside_P])
+    weight = mine.n / (mine.n + others.n)
+    overall = weight * mine.mean + (1 - weight) * others.mean
+    variance = mine.variance * (1 / mine.mean - weight / overall) ** 2
+    variance += others.variance * ((1 - weight) / overall) ** 2
+    ratio, spread = mine.mean / overall, np.exp(_Z_95 * np.sqrt(variance))
+    columns = {"ratio": ratio, "ratio_low": ratio / spread, "ratio_high": ratio * spread}
     # Every other prompt, so that both halves cover the whole of a task that was sorted.
-    halves = [_lift(mine[start::2], others[start::2]) for start in (0, 1)]
-    return {
-        "ratio": float(mine.mean() / rate_P.mean()),
-        "ratio_low": float(low),
-        "ratio_high": float(high),
-        "lift_first_half": halves[0],
-        "lift_second_half": halves[1],
-    }
+    for name, start in (("lift_first_half", 0), ("lift_second_half", 1)):
+        half, rest = _moments(rate_PC[inside_P][start::2]), _moments(rate_PC[~inside_P][start::2])
+        n_all = np.maximum(half.n + rest.n, 1)
+        all_of_half = (half.n * half.mean + rest.n * rest.mean) / n_all
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lift = np.log2(half.mean / all_of_half)
+        columns[name] = np.where(np.isfinite(lift), lift, -np.inf)
+    return pd.DataFrame(columns)
 
 
-def _lift(mine: np.ndarray, others: np.ndarray) -> float:
-    overall = float(np.concatenate([mine, others]).mean()) if len(mine) and len(others) else 0.0
-    return float(np.log2(mine.mean() / overall)) if overall > 0 and mine.mean() > 0 else float("-inf")
+@dataclass(frozen=True, kw_only=True)
+class _Moments:
+    """Of some prompts: how many were routed, their mean, and the variance of that mean."""
+
+    n: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def _moments(rate_PC: np.ndarray) -> _Moments:
+    there = np.isfinite(rate_PC)
+    n = there.sum(axis=0)
+    mean = np.where(there, rate_PC, 0.0).sum(axis=0) / np.maximum(n, 1)
+    squares = (np.where(there, rate_PC - mean, 0.0) ** 2).sum(axis=0)
+    return _Moments(n=n, mean=mean, variance=squares / np.maximum(n - 1, 1) / np.maximum(n, 1))

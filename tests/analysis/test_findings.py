@@ -5,6 +5,7 @@ import pytest
 
 from analysis.counts import assignment_counts
 from analysis.findings import findings
+from analysis.load import activation_rate
 from analysis.specialists import specialists
 from routing import Selection, open_trace, save_trace
 from routing.memory import trace_from_counts
@@ -108,3 +109,13 @@ def test_findings_are_kept_beside_the_trace(planted, tmp_path):
     assert (tmp_path / "run" / "derived" / "findings").is_dir()
     assert findings(trace) == made
     assert np.isfinite([each.strength for each in made]).all()
+
+
+def test_the_interval_agrees_with_redrawing_prompts(planted):
+    row = specialists(planted).iloc[0]
+    rates = activation_rate(planted, by="prompt").sel(layer=row["layer"], expert=row["expert"]).values
+    inside = planted.prompts["task"].to_numpy() == row["task"]
+    rng = np.random.default_rng(0)
+    mine, others = (rng.choice(part, (4000, len(part))).mean(axis=1) for part in (rates[inside], rates[~inside]))
+    ratio = mine / (inside.mean() * mine + (1 - inside.mean()) * others)
+    assert [row["ratio_low"], row["ratio_high"]] == pytest.approx(np.quantile(ratio, [0.025, 0.975]), rel=0.02)
