@@ -89,19 +89,19 @@ def record(
     option_norm: Annotated[
         OptionNorm, typer.Option(help="What an option's log-likelihood is divided by.")
     ] = OptionNorm.bytes,
-    truncate: Annotated[
+    truncate: Annotated[  # noqa: FBT002
         bool, typer.Option("--truncate", help="Cut off the beginning of prompts that are too long.")
-    ] = False,  # noqa: FBT002
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="Spread the model over devices, e.g. auto.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of the model on the hub.")] = None,
-    trust_remote_code: Annotated[
+    trust_remote_code: Annotated[  # noqa: FBT002
         bool, typer.Option("--trust-remote-code", help="Run the model code of the repository itself.")
-    ] = False,  # noqa: FBT002
-    measure_overhead: Annotated[
+    ] = False,
+    measure_overhead: Annotated[  # noqa: FBT002
         bool, typer.Option("--measure-overhead", help="First measure what recording costs here; kept in the trace.")
-    ] = False,  # noqa: FBT002
+    ] = False,
 ) -> None:
     """Run an evaluation and record its routing. Ctrl-C leaves a trace that can be opened."""
     where = trace if trace is not None else Path("runs") / Path(model.rstrip("/")).name

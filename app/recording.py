@@ -51,9 +51,8 @@ def recorded(
     if with_overhead:
         with console.status("Measuring what recording costs …"):
             overhead = _overhead(model, tokenizer, tasks, batch_size=batch_size, out=out, seed=seed, kept=kept)
-        console.print(
-            f"Recording takes {overhead['ratio']:.3f} × the time without ({overhead['low']:.3f} to {overhead['high']:.3f})."
-        )
+        interval = f"{overhead['low']:.3f} to {overhead['high']:.3f}"
+        console.print(f"Recording takes {overhead['ratio']:.3f} × the time without ({interval}).")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

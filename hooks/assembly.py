@@ -89,7 +89,7 @@ def assembled(
         msg = (
             f"The router of {facts.label} ({facts.router_class} at {facts.module}) gave a number that is not finite "
             f"for token {int(columns['position'][row])} of prompt {name_of_prompt(int(columns['prompt'][row]))!r}. "
-            "Look for NaN in the checkpoint's weights or overflow in float16 (logits_dtype='float32' stores larger "
+            "Look for NaN in the checkpoint's weights or overflow in float16 (logits='float32' keeps larger "
             "logits); what was committed before can be opened."
         )
         raise RecordingError(msg)

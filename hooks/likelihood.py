@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hooks.kernels import fused_nll, trusted
+
 __all__ = ["output_logits", "token_nll"]
 
 _N_VALUES_AT_ONCE = 1 << 26  # float32 copies of the logits stay below 256 MB
@@ -34,22 +36,41 @@ def token_nll(logits: Tensor, ids: Tensor, *, before: Tensor | None) -> Tensor:
         (batch, column) · nats · 0 and up, NaN where nothing predicted the token.
     """
     n_batch, n_columns = ids.shape
-    ids = ids.to(logits.device, dtype=torch.int64)
+    ids = ids.to(logits.device)
+    if n_columns == 1 and before is not None and before.shape[0] == n_batch:
+        return _nll(before[:, None], ids)
     nll = torch.full((n_batch, n_columns), torch.nan, device=logits.device, dtype=torch.float32)
     if before is not None and before.shape[0] == n_batch:
-        nll[:, :1] = _nll(before[:, None].detach(), ids[:, :1])
+        nll[:, :1] = _nll(before[:, None], ids[:, :1])
     first = n_columns - logits.shape[1]
-    if first < 0 or logits.shape[1] < 2:
-        return nll
-    rows = max(1, _N_VALUES_AT_ONCE // (logits.shape[1] * logits.shape[2]))
-    for start in range(0, n_batch, rows):
-        part = slice(start, start + rows)
-        nll[part, first + 1 :] = _nll(logits[part, :-1].detach(), ids[part, first + 1 :])
+    if first >= 0 and logits.shape[1] > 1:
+        nll[:, first + 1 :] = _nll(logits[:, :-1], ids[:, first + 1 :])
     return nll
 
 
 def _nll(logits: Tensor, ids: Tensor) -> Tensor:
+    logits = logits.detach()
+    if logits.is_cuda and trusted(
+        ("nll", logits.device, logits.dtype, logits.shape[2]), lambda: _fused_is_right(logits, ids)
+    ):
+        nll = torch.empty(ids.shape, device=logits.device, dtype=torch.float32)
+        fused_nll(logits, ids, into=nll)
+        return nll
+    # A few rows at a time, since this makes copies of the logits in float32.
+    rows = max(1, _N_VALUES_AT_ONCE // (logits.shape[1] * logits.shape[2]))
+    parts = [_plain_nll(logits[start : start + rows], ids[start : start + rows]) for start in range(0, len(ids), rows)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _plain_nll(logits: Tensor, ids: Tensor) -> Tensor:
     logits = logits.float()
     # Ids outside the vocabulary stand for embeddings that came from elsewhere; they are masked or unknown.
-    chosen = logits.gather(-1, ids.clamp(0, logits.shape[-1] - 1)[..., None]).squeeze(-1)
+    chosen = logits.gather(-1, ids.long().clamp(0, logits.shape[-1] - 1)[..., None]).squeeze(-1)
     return (logits.logsumexp(dim=-1) - chosen).clamp_min(0)
+
+
+def _fused_is_right(logits: Tensor, ids: Tensor) -> bool:
+    logits, ids = logits[:2], ids[:2]
+    nll = torch.empty(ids.shape, device=logits.device, dtype=torch.float32)
+    fused_nll(logits, ids, into=nll)
+    return torch.allclose(nll, _plain_nll(logits, ids), rtol=1e-4, atol=1e-4)

@@ -28,6 +28,8 @@ class Overhead:
     Attributes:
         ratio: median over the rounds.
         low, high: a 90 % bootstrap interval of that median.
+        cpu_ratio: the same of processor time, all threads together; the steadier figure on a busy machine, and the
+            cost that is left where the model itself runs on the processor.
         seconds_off, seconds_on: medians of the time that the batches took.
         seconds_to_finish: median of what was still to be written once the model was done.
         n_rounds, n_batches: what it was measured on.
@@ -38,6 +40,7 @@ class Overhead:
     ratio: float
     low: float
     high: float
+    cpu_ratio: float
     seconds_off: float
     seconds_on: float
     seconds_to_finish: float
@@ -57,6 +60,7 @@ def measure_overhead(
     *,
     n_rounds: int = 5,
     run: Callable[[Batch], object] | None = None,
+    warm_up: Callable[[Batch], object] | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
     **options: Any,
@@ -71,41 +75,45 @@ def measure_overhead(
         batches: arguments of its forward.
         n_rounds: pairs of rounds.
         run: what a round does with a batch; a forward, unless told.
+        warm_up: what is run before anything is timed, and at the beginning of each recording; like `run`, unless told.
         folder: where the traces are written, and removed again; a temporary folder unless told.
         seed: of the bootstrap.
         options: further options of `Recorder`.
     """
     device = model_device(model)
     call = run if run is not None else lambda batch: model(**batch)
+    warm = warm_up if warm_up is not None else call
 
-    def timed() -> float:
+    def timed() -> tuple[float, float]:
         _finish(device)
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         for batch in batches:
             call(batch)
         _finish(device)
-        return time.perf_counter() - began
+        return time.perf_counter() - began[0], time.process_time() - began[1]
 
     off, on, tail = [], [], []
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=folder, prefix="routescope-overhead-") as parent:
-        call(batches[0])
+        warm(batches[0])
         for number in range(n_rounds):
             off.append(timed())
             with Recorder(model, out=Path(parent) / f"round-{number}", **options):
-                call(batches[0])
+                warm(batches[0])
                 on.append(timed())
-                began = time.perf_counter()
-            tail.append(time.perf_counter() - began)
-    ratios = np.array(on) / np.array(off)
+                began = time.perf_counter(), time.process_time()
+            tail.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    (off_wall, off_cpu), (on_wall, on_cpu), (tail_wall, _) = np.array(off).T, np.array(on).T, np.array(tail).T
+    ratios = on_wall / off_wall
     draws = np.random.default_rng(seed).choice(ratios, (2000, n_rounds)) if n_rounds > 1 else ratios[None]
     low, high = np.quantile(np.median(draws, axis=1), (0.05, 0.95))
     return Overhead(
         ratio=float(np.median(ratios)),
         low=float(low),
         high=float(high),
-        seconds_off=float(np.median(off)),
-        seconds_on=float(np.median(on)),
-        seconds_to_finish=float(np.median(tail)),
+        cpu_ratio=float(np.median(on_cpu / off_cpu)),
+        seconds_off=float(np.median(off_wall)),
+        seconds_on=float(np.median(on_wall)),
+        seconds_to_finish=float(np.median(tail_wall)),
         n_rounds=n_rounds,
         n_batches=len(batches),
         n_tokens=sum(int(batch["input_ids"].numel()) for batch in batches),

@@ -118,6 +118,7 @@ class Recorder:
             sites=sites,
             begun=self._check,
             deliver=self._take,
+            first_heard=self._heard,
             labels=lambda: self._labels,
             with_nll=self._with_nll,
         )
@@ -130,8 +131,8 @@ class Recorder:
             self._courier = Courier()
             opened.callback(self._courier.close)
             self._witness = Witness(sites)
-            receive = torch.compiler.disable(self._receive) if self._compiled else self._receive
-            for handle in (*attach_taps(self.inner, sites, receive), *self._watch.attach()):
+            receive = torch.compiler.disable(self._watch.receive) if self._compiled else self._watch.receive
+            for handle in (*attach_taps(self.inner, sites, receive), *self._watch.attach(compiled=self._compiled)):
                 opened.callback(handle.remove)
             opened.callback(self._dismiss_witness)
             self._witness.__enter__()
@@ -256,12 +257,9 @@ class Recorder:
             self._pipeline.deliver()
             self._courier.send(self._pipeline.sink.write_prompts)
 
-    def _receive(self, number: int, reading: Reading) -> None:
-        if self._watch.paused:
-            return
-        if self._witness is not None and number in self._witness.pending:
+    def _heard(self, number: int, reading: Reading) -> None:
+        if self._witness is not None:
             self._witness.receive(number, reading)
-        self._watch.receive(number, reading)
 
     def _generating(self, generation: Generation | None) -> None:
         self._watch.generation = generation

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hooks.kernels import fused_ranking, trusted
 from hooks.ranking import ranking
 from hooks.taps import Reading
 from routing import LayerFacts
@@ -227,7 +228,8 @@ class Stager:
         if packed is not host:
             host.copy_(packed, non_blocking=self._stream is not None)
         if self._stream is not None:
-            event = torch.cuda.Event()
+            # One that lets the waiting thread sleep: a spinning one would cost a core.
+            event = torch.cuda.Event(blocking=True)
             event.record(self._stream)
         return Parcel(
             layout=layout,
@@ -270,6 +272,12 @@ class Stager:
             if of_layer:
                 self._fill_layer(lane, place, of_layer, arrays)
 
+    def _width(self, name: str, facts: LayerFacts) -> int:
+        """How many of an array's columns belong to a router."""
+        if name == "logits":
+            return facts.n_experts
+        return facts.top_k if name == "weights" else min(facts.n_experts, facts.top_k + self._plan.n_runners_up)
+
     def _fill_layer(
         self, lane: Lane, place: int, of_layer: list[tuple[int, Reading]], arrays: dict[str, Tensor]
     ) -> None:
@@ -283,6 +291,15 @@ class Stager:
         scores_TE = None
         if logits_TE is not None and (plan.with_scores or plan.n_runners_up):
             scores_TE = lane.scores_of[place](logits_TE)
+        if ids_TK.is_cuda and logits_TE is not None and dropped_TK is None and all(r.rows is None for _, r in of_layer):
+            into = {
+                name: array[:, place] if array.dim() == 2 else array[:, place, : self._width(name, lane.facts[place])]
+                for name, array in arrays.items()
+                if name != "dropped"
+            }
+            if _fused_is_right(ids_TK, weights_TK, logits_TE, scores_TE, into):
+                fused_ranking(ids_TK, weights_TK, logits_TE, scores_TE=scores_TE, into=into)
+                return
         ranked = ranking(ids_TK, weights_TK, scores_TE=scores_TE, dropped_TK=dropped_TK, n_runners_up=plan.n_runners_up)
         rows = None
         if any(reading.rows is not None for _, reading in of_layer):
@@ -320,6 +337,33 @@ class Stager:
             )
         else:
             put("finite", _finite_rows(weights_TK if logits_TE is None else logits_TE))
+
+
+def _fused_is_right(
+    ids_TK: Tensor, weights_TK: Tensor, logits_TE: Tensor, scores_TE: Tensor | None, into: dict[str, Tensor]
+) -> bool:
+    """Whether the fused kernel gives what `ranking` gives; found out once for each kind of router."""
+    n_runners_up = into["experts"].shape[1] - ids_TK.shape[1]
+    key = ("ranking", ids_TK.device, ids_TK.dtype, weights_TK.dtype, logits_TE.dtype, scores_TE is None)
+    key += (*ids_TK.shape[1:], *logits_TE.shape[1:], n_runners_up, *((name, each.dtype) for name, each in into.items()))
+
+    def agrees() -> bool:
+        tried = {name: torch.empty_like(each) for name, each in into.items()}
+        fused_ranking(ids_TK, weights_TK, logits_TE, scores_TE=scores_TE, into=tried)
+        expected = ranking(ids_TK, weights_TK, scores_TE=scores_TE, dropped_TK=None, n_runners_up=n_runners_up)
+        right = torch.equal(
+            tried["experts"][:, : ids_TK.shape[1]], expected.experts[:, : ids_TK.shape[1]].to(into["experts"].dtype)
+        )
+        right &= torch.equal(tried["finite"], _finite_rows(logits_TE))
+        if "scores" in into:
+            # Equal scores may name their experts in another order, so scores are compared, not runners-up.
+            right &= torch.equal(tried["weights"], expected.weights.half())
+            right &= torch.allclose(tried["scores"], expected.scores.half(), rtol=2e-3, atol=1e-7, equal_nan=True)
+        if "logits" in into:
+            right &= torch.equal(tried["logits"], logits_TE.to(into["logits"].dtype))
+        return right
+
+    return trusted(key, agrees)
 
 
 def _by_layer(

@@ -37,6 +37,7 @@ class PassWatch:
         sites: its routers.
         begun: called at each beginning; it raises if the writer has failed.
         deliver: is handed each pass with the rows of each stack.
+        first_heard: is handed the first reading of each router, for the proof.
         labels: the labels in force.
         with_nll: whether the likelihood of each token is taken from the model's logits.
     """
@@ -48,14 +49,16 @@ class PassWatch:
         sites: list[Site],
         begun: Callable[[], None],
         deliver: Deliver,
+        first_heard: Callable[[int, Reading], None],
         labels: Callable[[], Labels | None],
         with_nll: bool,
     ) -> None:
         self._model, self._sites = model, sites
-        self._begun, self._deliver, self._labels, self._with_nll = begun, deliver, labels, with_nll
+        self._begun, self._deliver, self._first_heard = begun, deliver, first_heard
+        self._labels, self._with_nll = labels, with_nll
         self._two_stacks = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
         self.main = main_stack(sites, two_stacks=self._two_stacks)
-        self.paused = False
+        self.paused = self._outside_graphs = False
         self.generation: Generation | None = None
         self._open: Pass | None = None
         self._owner: nn.Module | None = None
@@ -76,8 +79,9 @@ class PassWatch:
         """Stacks whose tokens are all written by the model."""
         return frozenset({"decoder"}) if self._two_stacks else frozenset()
 
-    def attach(self) -> list[RemovableHandle]:
-        """Hooks on the model, and on its encoder and decoder where it has both."""
+    def attach(self, *, compiled: bool = False) -> list[RemovableHandle]:
+        """Hooks on the model, and on its encoder and decoder where it has both; kept out of compiled graphs."""
+        self._outside_graphs = compiled
         handles = self._hooked(self._model, stack=None if self._two_stacks else self.main)
         if self._two_stacks:
             handles += self._hooked(self._model.get_encoder(), stack="encoder")
@@ -85,30 +89,34 @@ class PassWatch:
         return handles
 
     def receive(self, number: int, reading: Reading) -> None:
-        """Take the reading of one router."""
-        if self.paused:
-            return
+        """Take the reading of one router. Runs once a layer and step, so it does little."""
         one = self._open
-        if one is None:
-            facts = self._sites[number].facts
-            msg = (
-                f"The router of {facts.label} ({facts.module}) ran outside a forward of the "
-                f"{type(self._model).__name__} that is being recorded. Give Recorder the module that you call."
-            )
-            raise RecordingError(msg)
-        if one.readings[number] is not None:
-            facts = self._sites[number].facts
-            msg = (
-                f"The router of {facts.label} ({facts.module}) ran twice in one forward, so its rows have no place. "
-                "Record a model in which each layer runs once a forward."
-            )
-            raise RecordingError(msg)
+        if one is None or one.readings[number] is not None:
+            self._refuse(number, one)
+            return
         if number in self._unexamined:
+            self._first_heard(number, reading)
             self._originals[number] = reading
             reading = _copy(reading)
         elif number in self._copied:
             reading = _copy(reading)
         one.readings[number] = reading
+
+    def _refuse(self, number: int, one: Pass | None) -> None:
+        if self.paused:
+            return
+        facts = self._sites[number].facts
+        if one is None:
+            msg = (
+                f"The router of {facts.label} ({facts.module}) ran outside a forward of the "
+                f"{type(self._model).__name__} that is being recorded. Give Recorder the module that you call."
+            )
+        else:
+            msg = (
+                f"The router of {facts.label} ({facts.module}) ran twice in one forward, so its rows have no place. "
+                "Record a model in which each layer runs once a forward."
+            )
+        raise RecordingError(msg)
 
     def forget(self) -> None:
         """Drop a pass that never came to its end."""
@@ -130,6 +138,8 @@ class PassWatch:
             if self._owner is module:
                 self._end(output)
 
+        if self._outside_graphs:
+            begin, end = torch.compiler.disable(begin), torch.compiler.disable(end)
         return [
             module.register_forward_pre_hook(begin, with_kwargs=True),
             module.register_forward_hook(end, always_call=True),
