@@ -7,6 +7,8 @@ from playwright.sync_api import Page, expect
 def cell(page: Page, key: str, *, x: float, y: float) -> None:
     """Click in the middle of the cell at a place of the axes."""
     chart = page.locator(f".st-key-{key} .js-plotly-plot")
+    # While a chart is replaced, two stand on the page for a moment.
+    expect(chart).to_have_count(1)
     expect(chart).to_have_attribute("data-bridged", "true")
     chart.scroll_into_view_if_needed()
     place = chart.evaluate(
