@@ -15,9 +15,7 @@ from routing.facts import LayerFacts
 __all__ = ["clean_path", "groupings_named", "in_order", "layer_facts", "layer_labels"]
 
 # What wrappers (compile, FSDP, DDP, PEFT) put into a path.
-WRAPPER_PARTS = frozenset(
-    {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "base_layer"}
-)
+WRAPPER_PARTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module", "base_layer"})
 STACKS = {
     "vision": "vision",
     "visual": "vision",

@@ -7,6 +7,7 @@ that they gave. Rule: the logits explain the choice; only then are there runners
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-
 
 from hooks.layer_facts import groupings_named
 from hooks.selection_rule import learn_selection_rule, learn_weight_rule
@@ -69,7 +69,8 @@ class Witness:
 
         Compiled parts run eagerly meanwhile, since a replay has no place in a graph.
         """
-        self._handles.append(_EagerMeanwhile())
+        if len(self.pending) == len(self.sites):
+            self._handles.append(_EagerMeanwhile())
         for number, site in enumerate(self.sites):
             if number not in self.pending:
                 continue
@@ -159,10 +160,12 @@ def prove_sites(model: nn.Module, sites: list[Site], forward: Callable[[], objec
 
 class _EagerMeanwhile:
     def __init__(self) -> None:
-        torch.compiler.set_stance("force_eager")
+        # Where nothing was compiled, dynamo is not even loaded, and loading it takes seconds.
+        loaded = "torch._dynamo" in sys.modules
+        self._stance = torch.compiler.set_stance("force_eager") if loaded else nullcontext()
 
     def remove(self) -> None:
-        torch.compiler.set_stance("default")
+        self._stance.__exit__(None, None, None)
 
 
 def _counted(facts: LayerFacts, seen: _Evidence) -> LayerFacts:

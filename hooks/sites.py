@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-
 from hooks.layer_facts import clean_path, in_order, layer_facts, layer_labels
 from hooks.selection_rule import SelectionRule
 from hooks.taps import EXCEPTIONS, Handle, Reading, Tap, tap_for

@@ -59,9 +59,7 @@ def matmul_ogs(
 
 KERNELS = SimpleNamespace(
     routing=SimpleNamespace(routing=routing),
-    matmul_ogs=SimpleNamespace(
-        FnSpecs=lambda *parts: parts, FusedActivation=Activation, matmul_ogs=matmul_ogs
-    ),
+    matmul_ogs=SimpleNamespace(FnSpecs=lambda *parts: parts, FusedActivation=Activation, matmul_ogs=matmul_ogs),
     swiglu=SimpleNamespace(swiglu_fn=None),
 )
 

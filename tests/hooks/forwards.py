@@ -39,9 +39,7 @@ def padded(ids: Tensor, model: nn.Module, *, left: int = 0, right: int = 0) -> t
     return ids, mask
 
 
-def text_inputs(
-    model: nn.Module, ids: Tensor, mask: Tensor, *, decoder_ids: Tensor | None = None
-) -> dict[str, Any]:
+def text_inputs(model: nn.Module, ids: Tensor, mask: Tensor, *, decoder_ids: Tensor | None = None) -> dict[str, Any]:
     """Keyword arguments of a forward over texts, with positions counted from the first real token."""
     accepted = inspect.signature(type(model).forward).parameters
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
@@ -86,8 +84,8 @@ def tensors_in(output: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
 
 
-def calls_of(model: nn.Module, modules: list[nn.Module], forward: Callable[[], Any]) -> list[tuple[Any, Any]]:
-    """(args, kwargs) with which each module was last called while `forward` ran."""
+def calls_of(model: nn.Module, modules: list[nn.Module], forward: Callable[[], Any]) -> list[Any]:
+    """(args, kwargs) with which each module was last called while `forward` ran; None where it was not."""
     calls: dict[int, tuple[Any, Any]] = {}
 
     def keeper(number: int) -> Callable[..., None]:
@@ -103,7 +101,7 @@ def calls_of(model: nn.Module, modules: list[nn.Module], forward: Callable[[], A
         forward()
     for handle in handles:
         handle.remove()
-    return [calls[number] for number in range(len(modules))]
+    return [calls.get(number) for number in range(len(modules))]
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import transformers
 from hooks.proof import prove_sites
 from hooks.sites import Site, find_sites
 from hooks.taps import Reading
-from tests.hooks.families import text_batch
 from tests.hooks.family_table import FAMILIES
 from tests.hooks.forwards import inputs_of, recorded
 

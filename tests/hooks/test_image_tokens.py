@@ -97,7 +97,8 @@ def test_image_tokens_are_rows_of_the_text_routers(name: str) -> None:
     sites = prove_sites(model, find_sites(model), lambda: model(**inputs))
     assert {site.facts.proof for site in sites} == {"replay"}
     other = {**inputs, "pixel_values": image["pixel_values"].flip(-1)}
-    one, two = (recorded(model, sites, lambda: model(**each)) for each in (inputs, other))
+    one = recorded(model, sites, lambda: model(**inputs))
+    two = recorded(model, sites, lambda: model(**other))
     rows = IS_IMAGE.flatten()
     for (reading,), (flipped,) in zip(one, two, strict=True):
         assert reading.ids.shape[0] == IDS.numel()
