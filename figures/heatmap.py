@@ -24,6 +24,7 @@ def load_heatmap(
     *,
     exists: xr.DataArray,
     selected: Iterable[tuple[str, int]] = (),
+    beside: xr.DataArray | None = None,
     mode: Mode = "light",
     largest_factor: float = 8.0,
 ) -> go.Figure:
@@ -35,18 +36,15 @@ def load_heatmap(
         load: (layer, expert) · share of assignments, sums to 1 over expert.
         exists: (layer, expert) · which experts a layer has.
         selected: experts to frame, as (layer, expert).
+        beside: the load of another run that is drawn on the same scale.
         mode: light or dark.
         largest_factor: the scale ends here at the latest.
     """
-    there = exists.transpose("layer", "expert").to_numpy()
-    share = load.transpose("layer", "expert").to_numpy()
-    factor = share * there.sum(axis=1, keepdims=True)
-    known = there & np.isfinite(factor)
-    idle = known & (factor == 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        doublings = np.where(known, np.log2(factor), np.nan)
-    seen = np.abs(doublings[np.isfinite(doublings)])
-    limit = float(np.clip(np.ceil(seen.max(initial=1.0)), 1, np.log2(largest_factor)))
+    share, factor, doublings = _doublings(load)
+    idle = factor == 0
+    seen = [doublings] if beside is None else [doublings, _doublings(beside)[2]]
+    largest = max(float(np.abs(each[np.isfinite(each)]).max(initial=1.0)) for each in seen)
+    limit = float(np.clip(np.ceil(largest), 1, np.log2(largest_factor)))
     ticks, texts = log2_ticks(limit)
     scale = ColorScale(title="load ÷ even share", low=-limit, high=limit, diverging=True, ticks=ticks, texts=texts)
     figure = layer_expert_heatmap(
@@ -137,6 +135,14 @@ def layer_expert_heatmap(
         },
     )
     return finish(figure, mode=mode, height=_height(len(layers)))
+
+
+def _doublings(load: xr.DataArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Share, factor over the even share, and log2 of that; an expert that does not exist has no share."""
+    share = load.transpose("layer", "expert").to_numpy()
+    factor = share * np.isfinite(share).sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return share, factor, np.log2(factor)
 
 
 def _height(n_rows: int) -> int:

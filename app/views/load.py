@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import streamlit as st
@@ -13,6 +13,8 @@ from analysis.load import expert_load, idle_experts, load_balance
 from app import cache, sentences, state
 from app.components.plot_bridge import Click
 from app.panel import data_popover, definitions_popover, empty, mode, panel
+from app.runs import Run
+from app.training import CURVES, training_panels
 from figures.bars import share_bars
 from figures.heatmap import load_heatmap
 from figures.lines import Track, layer_tracks
@@ -35,48 +37,64 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         empty("No token of this selection was routed.", "Clear a task or a layer above.")
         return
     threshold = float(state.chosen("uneven", _THRESHOLDS, default="1.5"))
+    other = _other(trace, within)
     load = cache.answer(trace, expert_load, within=within)
-    _heatmap(trace, selection, load=load, balance=balance, threshold=threshold)
-    _tracks(trace, within, balance=balance, threshold=threshold)
+    _heatmap(trace, selection, load=load, balance=balance, threshold=threshold, other=other)
+    if other is not None:
+        _other_heatmap(other, load=load, threshold=threshold)
+    _tracks(balance=balance, threshold=threshold, other=other)
     left, right = st.columns(2, gap="large")
     with left:
         _drivers(trace, selection, within, balance=balance)
     with right:
         _idle(trace, within)
+    training_panels(trace, CURVES["max_over_mean"], heading="Since when", key="load")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Other:
+    """The run to compare with, narrowed as this one is as far as it can be."""
+
+    name: str
+    trace: RoutingTrace
+    load: xr.DataArray
+    balance: pd.DataFrame
+
+
+def _others(trace: RoutingTrace) -> dict[str, Run]:
+    return {run.name: run for run in cache.runs() if run.path != str(trace.path)}
+
+
+def _other(trace: RoutingTrace, within: Selection) -> _Other | None:
+    name = state.option("base", _NO_RUN) or _NO_RUN
+    run = _others(trace).get(name)
+    if run is None:
+        return None
+    base = cache.trace_of(run)
+    shared = within.held_by(base)
+    return _Other(
+        name=name,
+        trace=base,
+        load=cache.answer(base, expert_load, within=shared),
+        balance=cache.answer(base, load_balance, within=shared),
+    )
 
 
 def _heatmap(
-    trace: RoutingTrace, selection: Selection, *, load: xr.DataArray, balance: pd.DataFrame, threshold: float
+    trace: RoutingTrace,
+    selection: Selection,
+    *,
+    load: xr.DataArray,
+    balance: pd.DataFrame,
+    threshold: float,
+    other: _Other | None,
 ) -> None:
     layers = [str(layer) for layer in load["layer"].values]
-    exists = trace.expert_exists.sel(layer=layers)
 
     def clicked(click: Click) -> None:
         expert = (layers[round(click.y)], round(click.x))
         chosen = () if selection.experts == (expert,) else (expert,)
         state.select(replace(selection, experts=chosen))
-
-    panel(
-        "Load of every expert against the even share of its layer",
-        load_heatmap(load, exists=exists, selected=selection.experts, mode=mode()),
-        key="load_heatmap",
-        reading=sentences.of_balance(balance, threshold=threshold) + " Click a cell to look at that expert.",
-        table=lambda: load.to_dataframe(name="load").dropna().reset_index(),
-        definitions=("expert_load", "max_over_mean"),
-        on_click=clicked,
-    )
-
-
-def _tracks(trace: RoutingTrace, within: Selection, *, balance: pd.DataFrame, threshold: float) -> None:
-    tracks = (
-        Track(column="max_over_mean", title="max ÷ mean load", threshold=threshold),
-        Track(column="cv", title="coefficient of variation"),
-        Track(column="entropy_normalized", title="normalized entropy (1 = even)", number_format=".3f"),
-        Track(column="effective_experts", title="effective experts", number_format=".1f"),
-    )
-    runs = {run.name: run for run in cache.runs() if run.path != str(trace.path)}
-    other: pd.DataFrame | None = None
-    picked = state.option("base", _NO_RUN)
 
     def controls() -> None:
         with st.container(horizontal=True, gap="large"):
@@ -88,16 +106,49 @@ def _tracks(trace: RoutingTrace, within: Selection, *, balance: pd.DataFrame, th
                 shown=lambda each: f"{each} ×",
                 help="The load of the busiest expert over the mean load of its layer.",
             )
-            if runs:
+            if others := _others(trace):
                 with st.container(width=360):
-                    state.choose("Compare with", [_NO_RUN, *runs], name="base", kind="select")
+                    state.choose("Compare with", [_NO_RUN, *others], name="base", kind="select")
 
-    if picked in runs:
-        base = cache.trace_of(runs[picked])
-        shared = within.held_by(base)
-        other = cache.answer(base, load_balance, within=shared)
+    panel(
+        "Load of every expert against the even share of its layer",
+        load_heatmap(
+            load,
+            exists=trace.expert_exists.sel(layer=layers),
+            selected=selection.experts,
+            beside=None if other is None else other.load,
+            mode=mode(),
+        ),
+        key="load_heatmap",
+        reading=sentences.of_balance(balance, threshold=threshold) + " Click a cell to look at that expert.",
+        table=lambda: load.to_dataframe(name="load").dropna().reset_index(),
+        definitions=("expert_load", "max_over_mean"),
+        on_click=clicked,
+        controls=controls,
+    )
+
+
+def _other_heatmap(other: _Other, *, load: xr.DataArray, threshold: float) -> None:
+    layers = [str(layer) for layer in other.load["layer"].values]
+    panel(
+        f"The same in {sentences.escaped(other.name)}",
+        load_heatmap(other.load, exists=other.trace.expert_exists.sel(layer=layers), beside=load, mode=mode()),
+        key="load_heatmap_base",
+        reading=sentences.of_balance(other.balance, threshold=threshold),
+        table=lambda: other.load.to_dataframe(name="load").dropna().reset_index(),
+        definitions=("expert_load", "max_over_mean"),
+    )
+
+
+def _tracks(*, balance: pd.DataFrame, threshold: float, other: _Other | None) -> None:
+    tracks = (
+        Track(column="max_over_mean", title="max ÷ mean load", threshold=threshold),
+        Track(column="cv", title="coefficient of variation"),
+        Track(column="entropy_normalized", title="normalized entropy (1 = even)", number_format=".3f"),
+        Track(column="effective_experts", title="effective experts", number_format=".1f"),
+    )
     if other is not None:
-        reading = sentences.of_comparison(balance, other, name=picked)
+        reading = sentences.of_comparison(balance, other.balance, name=other.name)
     else:
         reading = (
             "Bars are 95 % intervals from drawing prompts again; entropy 1 and as many effective experts as there "
@@ -105,20 +156,27 @@ def _tracks(trace: RoutingTrace, within: Selection, *, balance: pd.DataFrame, th
         )
     panel(
         "How even each layer is",
-        layer_tracks(balance, tracks, other=other, names=("this run", picked or _NO_RUN), mode=mode()),
+        layer_tracks(
+            balance,
+            tracks,
+            other=None if other is None else other.balance,
+            names=("this run", _NO_RUN if other is None else other.name),
+            mode=mode(),
+        ),
         key="load_tracks",
         reading=reading,
-        table=lambda: _with_other(balance, other, picked),
+        table=lambda: _with_other(balance, other),
         definitions=("load_balance", *(track.column for track in tracks)),
-        controls=controls,
     )
 
 
-def _with_other(balance: pd.DataFrame, other: pd.DataFrame | None, name: str | None) -> pd.DataFrame:
+def _with_other(balance: pd.DataFrame, other: _Other | None) -> pd.DataFrame:
     rows = balance.reset_index()
     if other is None:
         return rows
-    return pd.concat([rows.assign(run="this run"), other.reset_index().assign(run=name)], ignore_index=True)
+    return pd.concat(
+        [rows.assign(run="this run"), other.balance.reset_index().assign(run=other.name)], ignore_index=True
+    )
 
 
 def _drivers(trace: RoutingTrace, selection: Selection, within: Selection, *, balance: pd.DataFrame) -> None:

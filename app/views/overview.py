@@ -6,18 +6,16 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from analysis.dynamics import over_training
 from analysis.findings import findings
 from analysis.scores import task_scores
 from app import cache, sentences
 from app.links import view_link
 from app.panel import empty, mode, panel
-from app.runs import snapshots
 from app.terminal import bytes_in_words
+from app.training import CURVES, training_panels
 from app.trust import checks
 from figures.bars import score_dots
-from figures.lines import training_curves
-from routing import RoutingTrace, Selection, TraceError, TraceSummary, summary
+from routing import RoutingTrace, Selection, TraceSummary, summary
 
 __all__ = ["render"]
 
@@ -40,7 +38,12 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     # Findings ask every question of the house; what is quick stands on the page before they are answered.
     with left:
         _findings(trace)
-    _training(trace)
+    training_panels(
+        trace,
+        *CURVES.values(),
+        heading="How it came to be: the same prompts over training",
+        key="overview",
+    )
 
 
 def _numbers(found: TraceSummary) -> None:
@@ -128,46 +131,3 @@ def _scores(trace: RoutingTrace, selection: Selection) -> None:
         table=lambda: shown.reset_index(),
         definitions=("task_scores",),
     )
-
-
-def _training(trace: RoutingTrace) -> None:
-    run = cache.run_of(trace)
-    series = snapshots(cache.runs(), run) if run is not None else ()
-    if not series:
-        return
-    st.subheader("How it came to be: the same prompts over training", anchor=False)
-    try:
-        traces = {str(each.step): cache.trace_of(each) for each in series}
-        table = cache.answer_over(traces, over_training).reset_index()
-    except TraceError as error:
-        st.info(sentences.escaped(str(error)), icon=":material/info:")
-        return
-    columns = st.columns(len(_CURVES), gap="medium")
-    for column, (value, title, axis, reference, definitions) in zip(columns, _CURVES, strict=True):
-        with column:
-            level, name = sentences.training_reference(table, reference)
-            panel(
-                title,
-                training_curves(
-                    table, value=value, value_title=axis, reference=level, reference_name=name, mode=mode()
-                ),
-                key=f"overview_{value}",
-                reading=sentences.of_training(table, value),
-                table=lambda: table,
-                definitions=definitions,
-            )
-
-
-_CURVES = (
-    ("saturation", "How settled", "experts shared with the last step", "saturation_chance", ("saturation",)),
-    ("max_over_mean", "How even", "max ÷ mean load", "even", ("max_over_mean",)),
-    (
-        "excess_nats",
-        "How telling of the task",
-        "information on the task, nats above chance",
-        "zero",
-        ("task_information",),
-    ),
-)
-"""Column of `over_training`, title of its panel, axis, which level to draw for comparison, and what the
-number means."""
