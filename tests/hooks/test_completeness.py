@@ -27,7 +27,7 @@ ENDINGS = (
     "MoELayer",
     "SparseMLP",
 )
-WORDS = re.compile("|".join((*(rf"{ending}\\(" for ending in ENDINGS), *ROUTING_ARGUMENTS)))
+WORDS = re.compile("|".join((*(ending + r"\(" for ending in ENDINGS), *ROUTING_ARGUMENTS)))
 
 
 def routes(modeling: Path) -> bool:
