@@ -16,7 +16,7 @@ def names_in_the_app() -> set[str]:
     for source in APP.rglob("*.py"):
         for node in ast.walk(ast.parse(source.read_text("utf-8"))):
             given = None
-            if isinstance(node, ast.keyword) and node.arg == "definitions":
+            if isinstance(node, ast.keyword) and node.arg in ("definitions", "definition"):
                 given = node.value
             elif isinstance(node, ast.Assign) and "_DEFINITIONS" in ast.unparse(node.targets[0]):
                 given = (

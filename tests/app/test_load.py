@@ -42,6 +42,8 @@ def test_another_run_is_compared_layer_by_layer(open_app):
     page = open_app("load", {"run": "even", "base": "skewed"})
     assert "**skewed** is clearly less even in 1" in text_of(page)
     assert {trace.get("name") for trace in spec(page, "load_tracks")["data"]} == {"this run", "skewed"}
+    mine, theirs = (spec(page, key)["layout"]["coloraxis"] for key in ("load_heatmap", "load_heatmap_base"))
+    assert mine["cmax"] == theirs["cmax"]
 
 
 def test_filters_narrow_rows(open_app):

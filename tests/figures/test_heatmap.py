@@ -76,3 +76,12 @@ def test_a_scale_names_its_unit():
     assert axis["colorscale"] == "Cividis"
     assert axis["colorbar"]["title"]["text"] == "share of tokens"
     assert axis["colorbar"]["tickformat"] == ".0%"
+
+
+def test_two_runs_share_a_scale():
+    even = planted_trace(seed=0, specialists={})
+    skewed = planted_trace(seed=0, specialists={}, popular={(1, 2): 3.0})
+    loads = [expert_load(trace) for trace in (even, skewed)]
+    alone = load_heatmap(loads[0], exists=even.expert_exists)
+    pair = [load_heatmap(load, exists=even.expert_exists, beside=other) for load, other in (loads, reversed(loads))]
+    assert alone.layout.coloraxis.cmax < pair[0].layout.coloraxis.cmax == pair[1].layout.coloraxis.cmax
