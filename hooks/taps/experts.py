@@ -132,7 +132,7 @@ class ExpertsTap(Tap):
             kept.update(rows=rows, hidden=hidden[rows])
 
         def replay(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
-            if self.must_look_away() or "reading" not in kept:
+            if self.must_look_away() or self.is_random() or "reading" not in kept:
                 return
             rows, reading = kept["rows"], kept["reading"]
             returned = output.detach().flatten(0, -2)[rows]

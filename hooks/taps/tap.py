@@ -119,6 +119,10 @@ class Tap:
         finally:
             self.replaying = False
 
+    def is_random(self) -> bool:
+        """Whether the experts draw random numbers, as dropout does in training: then no replay can be exact."""
+        return any(isinstance(each, nn.Dropout) and each.training and each.p > 0 for each in self.experts.modules())
+
     def must_look_away(self) -> bool:
         """Whether this forward is a replay, or a checkpointed layer that backward computes a second time."""
         return self.replaying or in_backward()

@@ -79,3 +79,19 @@ def test_nllb_noise_in_the_second_choice_does_not_reach_the_recorded_logits() ->
     _, (other, _) = run("nllb_moe", second_expert_policy="sampling")
     torch.testing.assert_close(one.logits, other.logits)
     assert torch.equal(one.ids[:, 0], other.ids[:, 0])
+
+
+def test_experts_that_draw_dropout_are_proven_by_counts_and_their_random_numbers_left_alone() -> None:
+    family = next(each for each in FAMILIES if each.name == "switch_transformers")
+    model = family.build().train()
+    inputs = inputs_of(family, model)
+
+    def random_state() -> torch.Tensor:
+        torch.manual_seed(0)
+        model(**inputs)
+        return torch.get_rng_state()
+
+    plain, proven = random_state(), []
+    sites = prove_sites(model, find_sites(model), lambda: proven.append(random_state()))
+    assert {site.facts.proof for site in sites} == {"counts"}
+    assert torch.equal(plain, proven[0])
