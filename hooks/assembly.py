@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hooks.ledger import HostStackPass, RowLedger, TokenRows
+from hooks.packing import Lane
 from hooks.passes import Pass
-from hooks.staging import Lane
 from routing import LayerFacts, RecordingError
 
 __all__ = ["RowBatch", "assembled"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,12 +15,16 @@ from torch import Tensor
 from hooks.assembly import assembled
 from hooks.courier import Courier
 from hooks.ledger import RowLedger
+from hooks.packing import ArrayPlan, Lane
+from hooks.parcels import Parcel
 from hooks.passes import Pass
 from hooks.prompt_book import PromptBook
+from hooks.provenance import now, self_check
 from hooks.sinks import CountSink, Sink, TraceSink
 from hooks.sites import Site
-from hooks.staging import ArrayPlan, Lane, Parcel, Stager
+from hooks.staging import Stager
 from hooks.taps import Reading
+from hooks.vocabulary import pieces_of
 from routing import LayerFacts, Provenance, TraceWriter
 
 __all__ = ["Level", "LogitsPrecision", "Pipeline"]
@@ -158,15 +162,37 @@ class Pipeline:
             raise
         self._courier.send(lambda: self._write(passes, parcels, at_once), give_up=lambda: _release(parcels))
 
+    def close(self, *, complete: bool, tokenizer: Any, **updates: Any) -> None:
+        """Close the trace and let go of the buffers, once the writing thread has ended.
+
+        Args:
+            complete: whether the run came to its end.
+            tokenizer: gives the pieces of text, or None.
+            updates: further facts for the provenance.
+
+        Raises:
+            RecordingError: the system would not take what was written.
+        """
+        for stager in self._stagers.values():
+            stager.close()
+        try:
+            if tokenizer is not None:
+                self._book.set_text(lambda ids: tokenizer.decode(ids, skip_special_tokens=False))
+                self.writer.set_vocabulary(pieces_of(tokenizer, sorted(self.ids_seen)))
+            self.sink.finish()
+        finally:
+            facts = self.writer.layer_facts = self.layer_facts
+            self.writer.close(complete=complete, finished=now(), self_check=self_check(facts), **updates)
+
     def _write(self, passes: list[Pass], parcels: list[Parcel], notes: dict[tuple[int, str, str], np.ndarray]) -> None:
         """On the writing thread: wait for the copies, tell tokens from padding, keep."""
         try:
             lanes: dict[Lane, dict[str, np.ndarray]] = {}
             for parcel in parcels:
                 for key, array in parcel.arrays().items():
-                    if isinstance(key[0], Lane):
+                    if isinstance(key, tuple) and isinstance(key[0], Lane):
                         lanes.setdefault(key[0], {})[key[1]] = array
-                    elif len(key) == 3:
+                    elif isinstance(key, tuple):
                         notes[key] = array
             batch = assembled(
                 passes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 
@@ -11,9 +12,9 @@ import torch
 import transformers
 from torch import nn
 
-from routing import Provenance
+from routing import LayerFacts, Provenance
 
-__all__ = ["now", "provenance_of"]
+__all__ = ["now", "provenance_of", "self_check"]
 
 
 def now() -> str:
@@ -51,6 +52,25 @@ def provenance_of(
         tasks=tasks,
         note=note,
     )
+
+
+def self_check(layer_facts: Sequence[LayerFacts]) -> dict[str, str]:
+    """What was proven on the first batch, and for how many layers.
+
+    Returns:
+        counts (every token has top-k experts that exist), replay (ids and weights explain the experts' output), rule
+        (the logits explain the choice) · "passed", or in how many layers.
+    """
+    proofs = [facts.proof for facts in layer_facts]
+
+    def of_all(n: int) -> str:
+        return "passed" if n == len(layer_facts) else f"passed in {n} of {len(layer_facts)} layers"
+
+    return {
+        "counts": of_all(sum(proof != "none" for proof in proofs)),
+        "replay": of_all(sum(proof in ("replay", "weights") for proof in proofs)),
+        "rule": of_all(sum(facts.score_function != "unknown" for facts in layer_facts)),
+    }
 
 
 def _device_name(device: torch.device) -> str:

@@ -17,11 +17,10 @@ from hooks.ledger import RowLedger
 from hooks.passes import Generation, Labels, Pass, inner_model
 from hooks.pipeline import Level, LogitsPrecision, Pipeline
 from hooks.prompt_book import PromptBook
-from hooks.proof import Witness
-from hooks.provenance import now, provenance_of
+from hooks.provenance import provenance_of
+from hooks.proving import Proving
 from hooks.sites import attach_taps, find_sites
-from hooks.taps import Reading
-from hooks.vocabulary import pieces_of
+from hooks.surroundings import is_compiled, own_folder
 from hooks.watch import PassWatch
 from routing import Prompt, RecordingError, RoutingTrace, TaskSet, open_trace
 
@@ -85,7 +84,7 @@ class Recorder:
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.inner = inner_model(model)
-        self.out = _own_folder(Path(out))
+        self.out = own_folder(Path(out))
         self.level: Level = level
         self._options = {"level": level, "n_runners_up": n_runners_up, "logits": logits}
         self._facts = {"name": name, "revision": revision, "seed": seed, "tasks": tasks_source, "note": note}
@@ -97,7 +96,6 @@ class Recorder:
         self._n_labellings = 0
         self._early: list[tuple[Pass, dict[str, int]]] = []
         self._pipeline: Pipeline | None = None
-        self._witness: Witness | None = None
         self._updates: dict[str, Any] = {}
         self._open = ExitStack()
 
@@ -112,13 +110,14 @@ class Recorder:
             raise RecordingError(msg)
         sites = find_sites(self.inner)
         self._provenance = provenance_of(self.inner, **self._facts)
-        self._compiled = _is_compiled(self.model) or _is_compiled(self.inner)
+        self._compiled = is_compiled(self.model) or is_compiled(self.inner)
+        self._proving = Proving(sites)
         self._watch = PassWatch(
             self.inner,
             sites=sites,
             begun=self._check,
             deliver=self._take,
-            first_heard=self._heard,
+            first_heard=self._proving.heard,
             labels=lambda: self._labels,
             with_nll=self._with_nll,
         )
@@ -130,12 +129,11 @@ class Recorder:
                 self._watch.copy_always()
             self._courier = Courier()
             opened.callback(self._courier.close)
-            self._witness = Witness(sites)
             receive = torch.compiler.disable(self._watch.receive) if self._compiled else self._watch.receive
             for handle in (*attach_taps(self.inner, sites, receive), *self._watch.attach(compiled=self._compiled)):
                 opened.callback(handle.remove)
-            opened.callback(self._dismiss_witness)
-            self._witness.__enter__()
+            opened.callback(self._proving.end)
+            self._proving.begin()
             opened.enter_context(
                 generation_watched(self.inner, begun=self._generating, paused=lambda: self._watch.paused)
             )
@@ -257,10 +255,6 @@ class Recorder:
             self._pipeline.deliver()
             self._courier.send(self._pipeline.sink.write_prompts)
 
-    def _heard(self, number: int, reading: Reading) -> None:
-        if self._witness is not None:
-            self._witness.receive(number, reading)
-
     def _generating(self, generation: Generation | None) -> None:
         self._watch.generation = generation
 
@@ -274,28 +268,24 @@ class Recorder:
             if self._watch.main in n_rows:
                 self._begin()
             return
-        self._prove_latecomers(one)
+        if not self._proving.complete:
+            self._proving.prove_late(one.readings, sites=self._pipeline.sites, holds=self._pipeline.holds)
         self._pipeline.add(one, n_rows)
 
     def _begin(self) -> None:
-        assert self._witness is not None
-        sites = self._witness.proven()
-        self._witness.__exit__(None, None, None)
-        self._witness.sites = sites
-        if self._witness.pending:
-            self._witness.__enter__()
-        elif self._compiled:
+        early, self._early = self._early, []
+        sites = self._proving.settled()
+        if self._compiled and self._proving.complete:
             torch._dynamo.reset()
-        eos_ids = eos_ids_of(self.inner)
         self._pipeline = Pipeline(
             self.out,
             sites=sites,
-            first=[one for one, _ in self._early],
+            first=[one for one, _ in early],
             courier=self._courier,
             book=self.book,
             ledger=RowLedger(
                 self.book,
-                eos_ids=eos_ids,
+                eos_ids=eos_ids_of(self.inner),
                 pad_id=getattr(self.inner.config, "pad_token_id", None) if hasattr(self.inner, "config") else None,
                 first_stack=self._watch.reads_first,
                 generated_stacks=self._watch.written_stacks,
@@ -304,37 +294,8 @@ class Recorder:
             eager=self._compiled,
             **self._options,
         )
-        early, self._early = self._early, []
         for one, n_rows in early:
             self._pipeline.add(one, n_rows)
-
-    def _prove_latecomers(self, one: Pass) -> None:
-        """Prove routers that run for the first time now (an image tower, once there is an image)."""
-        if self._witness is None or not self._witness.pending or self._pipeline is None:
-            return
-        late = [
-            n
-            for n, reading in enumerate(one.readings)
-            if reading is not None and self._pipeline.sites[n].facts.proof == "none"
-        ]
-        if not late:
-            return
-        before = [site.facts for site in self._pipeline.sites]
-        sites = self._witness.proven()
-        for number in late:
-            old, new = before[number], sites[number].facts
-            if not self._pipeline.holds(number) or (old.n_experts, old.top_k) != (new.n_experts, new.top_k):
-                msg = (
-                    f"The router of {new.label} ({new.module}) ran for the first time after the trace was begun, and "
-                    f"the trace has no place for its {new.n_experts} experts. Record a batch first in which it runs."
-                )
-                raise RecordingError(msg)
-            self._pipeline.sites[number] = sites[number]
-        self._witness.sites = list(self._pipeline.sites)
-
-    def _dismiss_witness(self) -> None:
-        if self._witness is not None:
-            self._witness.__exit__(None, None, None)
 
     def _finish(self, *, complete: bool) -> None:
         failure: BaseException | None = None
@@ -349,7 +310,8 @@ class Recorder:
             self._open.close()
         if self._pipeline is not None:
             try:
-                self._close_trace(complete=complete and failure is None and not self._courier.failed)
+                whole = complete and failure is None and not self._courier.failed
+                self._pipeline.close(complete=whole, tokenizer=self.tokenizer, **self._updates)
             except RecordingError as error:
                 failure = failure or error
         self._courier.check()
@@ -361,54 +323,3 @@ class Recorder:
                 "Run the model inside the Recorder's context."
             )
             raise RecordingError(msg)
-
-    def _close_trace(self, *, complete: bool) -> None:
-        """The writing thread has ended, so its parts are ours now."""
-        assert self._pipeline is not None
-        writer, sink = self._pipeline.writer, self._pipeline.sink
-        try:
-            if self.tokenizer is not None:
-                self.book.set_text(lambda ids: self.tokenizer.decode(ids, skip_special_tokens=False))
-                writer.set_vocabulary(pieces_of(self.tokenizer, sorted(self._pipeline.ids_seen)))
-            sink.finish()
-        finally:
-            writer.layer_facts = self._pipeline.layer_facts
-            writer.close(
-                complete=complete,
-                finished=now(),
-                self_check=_self_check(self._pipeline.layer_facts),
-                **self._updates,
-            )
-
-
-def _self_check(layer_facts: Sequence[Any]) -> dict[str, Any]:
-    """What was proven on the first batch, in words, and for how many layers."""
-    n_layers = len(layer_facts)
-    proofs = [facts.proof for facts in layer_facts]
-    n_replayed, n_run = (
-        sum(proof in ("replay", "weights") for proof in proofs),
-        sum(proof != "none" for proof in proofs),
-    )
-    n_ruled = sum(facts.score_function != "unknown" for facts in layer_facts)
-
-    def of_all(n: int) -> str:
-        return "passed" if n == n_layers else f"passed in {n} of {n_layers} layers"
-
-    return {"counts": of_all(n_run), "replay": of_all(n_replayed), "rule": of_all(n_ruled)}
-
-
-def _own_folder(out: Path) -> Path:
-    if (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    ):
-        return out / f"part-{torch.distributed.get_rank():05d}"
-    return out
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    # getattr on an OptimizedModule falls through to what it wraps, so its own dictionary is asked.
-    return "_orig_mod" in model._modules or any(
-        module.__dict__.get("_compiled_call_impl") is not None for module in model.modules()
-    )
