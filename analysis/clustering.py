@@ -102,13 +102,16 @@ def clusters(
     small = n_items <= MOST_ITEMS
     sample_IF = _sample(values_IF, MOST_ITEMS, rng)
     asked = range(2, min(MOST_CLUSTERS, n_items - 1) + 1) if n_clusters is None else (min(n_clusters, n_items),)
-    by_n = _silhouettes(sample_IF, _cuts(sample_IF, asked))
+    distances_II = _distances(sample_IF)
+    cuts = _cuts(distances_II, asked)
+    by_n = _silhouettes(distances_II, cuts)
     best = int(by_n.idxmax())
-    found = _cuts(values_IF, (best,))[best] if small else _k_means(values_IF, best, seed=seed)
+    found = cuts[best] if small else _k_means(values_IF, best, seed=seed)
     redrawn_IF = _sample(sample_IF, MOST_REDRAWN, rng)
-    observed = _silhouettes(redrawn_IF, _cuts(redrawn_IF, asked)).max()
-    shuffles = (rng.permuted(redrawn_IF, axis=0) for _ in range(n_permutations))
-    null = np.array([_silhouettes(each, _cuts(each, asked)).max() for each in shuffles])
+    redrawn_II = _distances(redrawn_IF)
+    observed = _best_silhouette(redrawn_II, asked)
+    shuffles = (_distances(rng.permuted(redrawn_IF, axis=0)) for _ in range(n_permutations))
+    null = np.array([_best_silhouette(each, asked) for each in shuffles])
     labels[kept] = _largest_first(found)
     return Clustering(
         labels=labels,
@@ -116,7 +119,7 @@ def clusters(
         silhouette=float(by_n[best]),
         null_95=float(np.quantile(null, 0.95)) if len(null) else np.nan,
         p_value=float(p_value(int((null >= observed).sum()), n_permutations=len(null))) if len(null) else np.nan,
-        stability=_stability(redrawn_IF, best, n_bootstrap=n_bootstrap, rng=rng),
+        stability=_stability(redrawn_II, best, n_bootstrap=n_bootstrap, rng=rng),
         by_n_clusters=by_n,
         method="ward" if small else "k-means",
         note=""
@@ -131,12 +134,25 @@ def _sample(values_IF: np.ndarray, n_items: int, rng: np.random.Generator) -> np
     return values_IF[np.sort(rng.choice(len(values_IF), n_items, replace=False))]
 
 
-def _cuts(values_IF: np.ndarray, numbers: range | tuple[int, ...]) -> dict[int, np.ndarray]:
+def _distances(values_IF: np.ndarray) -> np.ndarray:
+    """Distances of all pairs, by one product of matrices: signatures may have thousands of features."""
+    centered_IF = values_IF - values_IF.mean(axis=0)
+    squares = (centered_IF**2).sum(axis=1)
+    between_II = squares[:, None] + squares - 2 * centered_IF @ centered_IF.T
+    # Rounding of the product, which would make identical items differ.
+    between_II[between_II < 1e-12 * max(1.0, float(squares.max(initial=0.0)))] = 0.0
+    distances_II: np.ndarray = np.sqrt((between_II + between_II.T) / 2)
+    np.fill_diagonal(distances_II, 0.0)
+    return distances_II
+
+
+def _cuts(distances_II: np.ndarray, numbers: range | tuple[int, ...]) -> dict[int, np.ndarray]:
     """Labels of Ward's tree cut into each number of clusters; into fewer where items coincide."""
     # Slow to import, and not every view clusters.
     from scipy.cluster import hierarchy
+    from scipy.spatial.distance import squareform
 
-    tree = hierarchy.ward(values_IF)
+    tree = hierarchy.ward(squareform(distances_II, checks=False))
     return {number: hierarchy.fcluster(tree, number, criterion="maxclust") - 1 for number in numbers}
 
 
@@ -147,12 +163,13 @@ def _k_means(values_IF: np.ndarray, n_clusters: int, *, seed: int) -> np.ndarray
     return labels
 
 
-def _silhouettes(values_IF: np.ndarray, labels: dict[int, np.ndarray]) -> pd.Series:
+def _best_silhouette(distances_II: np.ndarray, numbers: range | tuple[int, ...]) -> float:
+    return float(_silhouettes(distances_II, _cuts(distances_II, numbers)).max())
+
+
+def _silhouettes(distances_II: np.ndarray, labels: dict[int, np.ndarray]) -> pd.Series:
     """Mean silhouette of each labelling; items alone in their cluster count 0."""
-    squares = (values_IF**2).sum(axis=1)
-    distances_II = np.sqrt(np.maximum(squares[:, None] + squares - 2 * values_IF @ values_IF.T, 0.0))
-    np.fill_diagonal(distances_II, 0.0)
-    items = np.arange(len(values_IF))
+    items = np.arange(len(distances_II))
     found = {}
     for number, label_I in labels.items():
         if label_I.max() == 0:
@@ -171,15 +188,15 @@ def _silhouettes(values_IF: np.ndarray, labels: dict[int, np.ndarray]) -> pd.Ser
     return pd.Series(found, name="silhouette").rename_axis("n_clusters")
 
 
-def _stability(values_IF: np.ndarray, n_clusters: int, *, n_bootstrap: int, rng: np.random.Generator) -> float:
+def _stability(distances_II: np.ndarray, n_clusters: int, *, n_bootstrap: int, rng: np.random.Generator) -> float:
     from sklearn.metrics import adjusted_rand_score
 
-    whole = _cuts(values_IF, (n_clusters,))[n_clusters]
+    whole = _cuts(distances_II, (n_clusters,))[n_clusters]
     agreements = []
     for _ in range(n_bootstrap):
-        drawn = np.unique(rng.integers(0, len(values_IF), len(values_IF)))
+        drawn = np.unique(rng.integers(0, len(distances_II), len(distances_II)))
         if len(drawn) > n_clusters:
-            again = _cuts(values_IF[drawn], (n_clusters,))[n_clusters]
+            again = _cuts(distances_II[np.ix_(drawn, drawn)], (n_clusters,))[n_clusters]
             agreements.append(adjusted_rand_score(whole[drawn], again))
     return float(np.mean(agreements)) if agreements else np.nan
 

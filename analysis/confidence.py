@@ -152,20 +152,22 @@ def _codes(logits: np.ndarray) -> tuple[Literal["half", "brain"], np.ndarray]:
 
 
 def _weight_entropies(trace: RoutingTrace) -> Callable[[Chunk], np.ndarray]:
-    top_k_L = np.array([facts.top_k for facts in trace.layer_facts])
-    several_L = top_k_L > 1
-    log_L = np.log(np.maximum(top_k_L, 2))
+    from analysis.confidence_kernels import chunk_entropies
+    from analysis.kernels import frozen
+
+    top_k_L = np.array([facts.top_k for facts in trace.layer_facts], dtype=np.int64)
+    with np.errstate(invalid="ignore", divide="ignore"):  # some codes are NaN of the kind that signals
+        weight_C = np.maximum(np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(float), 0)
+        product_C = np.where(weight_C == 0, 0, weight_C * np.log(weight_C))
+    # A weight is its own score, so the tables of scores serve for weights too.
+    tables = frozen(weight_C[None]), frozen(product_C[None])
+    table_L = np.zeros(trace.n_layers, dtype=np.int64)
 
     def of_chunk(chunk: Chunk) -> np.ndarray:
         assert chunk.weights is not None
-        weights = chunk.weights.astype(np.float32)
-        routed = np.isfinite(weights[:, :, 0]) & several_L
-        weights = np.where(np.isfinite(weights), np.maximum(weights, 0), 0)
-        total = weights.sum(axis=-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = np.where(weights > 0, weights * np.log(weights), 0).sum(axis=-1)
-            entropy = (np.log(total) - spread / total) / log_L
-        return np.where(routed, entropy, np.nan).astype(np.float32)
+        codes = chunk.weights.astype(np.float16, copy=False).view(np.uint16)
+        found: np.ndarray = chunk_entropies(frozen(codes), *tables, table_L, top_k_L)
+        return found
 
     return of_chunk
 

@@ -110,5 +110,7 @@ def chunk_entropies(logits_TLE, score_LC, log_score_LC, table_L, n_experts_L):  
                 code = logits_TLE[token, layer, expert]
                 total += score_LC[table, code]
                 weighted += log_score_LC[table, code]
+            if not total > 0.0:
+                continue
             entropies_TL[token, layer] = (math.log(total) - weighted / total) / math.log(n_experts)
     return entropies_TL

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 
-from analysis.nulls import label_permutations, p_value
+from analysis.nulls import Dealer, p_value
 from analysis.rates import Over, group_of_prompt, prompt_rates
 from routing.trace import RoutingTrace
 
@@ -42,10 +42,11 @@ def task_information(
             rate_PE = block.rate_PLE[:, number]
             routed = np.isfinite(rate_PE).any(axis=-1)
             cases.append((np.nan_to_num(rate_PE[routed]), group_P[routed]))
+    dealer = Dealer(n_permutations=n_permutations, seed=seed)
     with ThreadPoolExecutor() as pool:
         rows = list(
             pool.map(
-                lambda case: _informed(case[0], case[1], len(groups), n_permutations=n_permutations, seed=seed), cases
+                lambda case: _informed(case[0], case[1], len(groups), dealer=dealer if n_permutations else None), cases
             )
         )
     frame = pd.DataFrame(rows, index=pd.Index(list(trace.layers), name="layer"), columns=list(_UNITS))
@@ -65,9 +66,7 @@ _UNITS = {
 }
 
 
-def _informed(
-    rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, n_permutations: int, seed: int
-) -> dict[str, float]:
+def _informed(rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, dealer: Dealer | None) -> dict[str, float]:
     # Compiling costs a second, so it is not paid by who only imports this room.
     from analysis.kernels import frozen
     from analysis.null_kernels import permuted_information
@@ -79,17 +78,12 @@ def _informed(
     n_G = np.bincount(labels_P, minlength=n_groups)
     observed = float(permuted_information(shares_PE, labels_P[None].astype(np.int32), n_G)[0])
     row["information_nats"] = observed
-    if not n_permutations or (n_G > 0).sum() < 2:
+    if dealer is None or (n_G > 0).sum() < 2:
         return row
-    null = np.concatenate(
-        [
-            permuted_information(shares_PE, labels_BP, n_G)
-            for labels_BP in label_permutations(labels_P, n_permutations=n_permutations, seed=seed)
-        ]
-    )
+    null = np.concatenate([permuted_information(shares_PE, dealt, n_G) for dealt in dealer.deal(labels_P)])
     share_G = n_G[n_G > 0] / len(rate_PE)
     row["null_mean"], row["null_95"] = float(null.mean()), float(np.quantile(null, 0.95))
     row["excess_nats"] = observed - row["null_mean"]
     row["share"] = row["excess_nats"] / float(-(share_G * np.log(share_G)).sum())
-    row["p_value"] = float(p_value(int((null >= observed - 1e-12).sum()), n_permutations=n_permutations))
+    row["p_value"] = float(p_value(int((null >= observed - 1e-12).sum()), n_permutations=len(null)))
     return row

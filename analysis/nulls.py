@@ -5,11 +5,12 @@ Legend: B permutation, P prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-__all__ = ["Z_BINS", "PooledNull", "label_permutations", "p_value", "q_values"]
+__all__ = ["Z_BINS", "Dealer", "PooledNull", "label_permutations", "p_value", "q_values"]
 
 Z_BINS = (1 << 16, 1024)
 """Bins of |z|, and how many a unit of z has: up to 64 standard deviations, far beyond what a null reaches."""
@@ -18,6 +19,7 @@ ENOUGH = 10
 """Exceedances from which on a cell's own count is trusted alone."""
 
 BATCH_CELLS = 1 << 22
+KEPT_CELLS = 1 << 25
 
 
 def label_permutations(labels: np.ndarray, *, n_permutations: int, seed: int) -> Iterator[np.ndarray]:
@@ -27,6 +29,31 @@ def label_permutations(labels: np.ndarray, *, n_permutations: int, seed: int) ->
     for first in range(0, n_permutations, step):
         n_rows = min(step, n_permutations - first)
         yield rng.permuted(np.tile(labels.astype(np.int32), (n_rows, 1)), axis=1)
+
+
+class Dealer:
+    """Permuted labels, made once for all layers that routed the same prompts.
+
+    Args:
+        n_permutations: how many.
+        seed: of the permutations.
+    """
+
+    def __init__(self, *, n_permutations: int, seed: int) -> None:
+        self._n_permutations, self._seed = n_permutations, seed
+        self._made: dict[bytes, list[np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def deal(self, labels: np.ndarray) -> Iterable[np.ndarray]:
+        """`label_permutations` of these labels."""
+        made = label_permutations(labels, n_permutations=self._n_permutations, seed=self._seed)
+        if len(labels) * self._n_permutations > KEPT_CELLS:
+            return made
+        with self._lock:
+            key = labels.tobytes()
+            if key not in self._made:
+                self._made[key] = list(made)
+            return self._made[key]
 
 
 def p_value(n_exceeding: np.ndarray | int, *, n_permutations: int) -> np.ndarray:

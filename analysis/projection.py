@@ -145,8 +145,12 @@ def _principal_components(values: np.ndarray) -> tuple[np.ndarray, float]:
         return points, float("nan")
     centered = values - values.mean(axis=0)
     wide = centered.shape[1] > centered.shape[0]
-    strength, vectors = np.linalg.eigh(centered @ centered.T if wide else centered.T @ centered)
-    strength, vectors = np.maximum(strength[::-1][:2], 0.0), vectors[:, ::-1][:, :2]
+    products = centered @ centered.T if wide else centered.T @ centered
+    # Slow to import, and not every view projects.
+    from scipy.linalg import eigh
+
+    strength, vectors = eigh(products, subset_by_index=(max(0, len(products) - 2), len(products) - 1))
+    strength, vectors = np.maximum(strength[::-1], 0.0), vectors[:, ::-1]
     found = vectors * np.sqrt(strength) if wide else centered @ vectors
     # The sign of a component is arbitrary; its largest entry is made positive, so that a map comes out the same.
     largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]

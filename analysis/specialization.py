@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from analysis.nulls import Z_BINS, PooledNull, label_permutations, q_values
+from analysis.nulls import Z_BINS, Dealer, PooledNull, q_values
 from analysis.rates import Over, group_of_prompt, group_rates, lift_of, mean_over_prompts, prompt_rates, type_of_group
 from analysis.scan import require_tokens
 from routing.errors import SelectionError
@@ -77,9 +77,10 @@ def specialization(
         require_tokens(trace, for_what="a permutation of prompts")
         n_exceeding = np.zeros(z.shape, dtype=np.int64)
         pooled = PooledNull()
+        dealer = Dealer(n_permutations=n_permutations, seed=seed)
         with ThreadPoolExecutor() as pool:
             tested = pool.map(
-                lambda each: _tested(each[1], each[2], len(groups), n_permutations=n_permutations, seed=seed),
+                lambda each: _tested(each[1], each[2], len(groups), dealer=dealer),
                 cases := list(_layers(trace, group_P=group_P, units=units)),
             )
             for (layer, _, _), (z_GE, exceeds_GE, spread) in zip(cases, tested, strict=True):
@@ -132,7 +133,7 @@ def _layers(trace: RoutingTrace, *, group_P: np.ndarray, units: Units) -> Iterat
 
 
 def _tested(
-    rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, n_permutations: int, seed: int
+    rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, dealer: Dealer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Observed z, how often permutations reach it, and the spread of permuted |z|, of one layer."""
     # Compiling costs a second, so it is not paid by who only imports this room.
@@ -162,7 +163,7 @@ def _tested(
     exceeds_GE = np.zeros(z_GE.shape, dtype=np.int64)
     spread = np.zeros(Z_BINS[0], dtype=np.int64)
     limit_GE = np.nan_to_num(np.abs(z_GE)) - 1e-9
-    for labels_BP in label_permutations(labels_P, n_permutations=n_permutations, seed=seed):
+    for labels_BP in dealer.deal(labels_P):
         more, wider = count_exceedances(
             frozen(values_PE), labels_BP, n_G, center_E, scale_GE, limit_GE, tested_GE, Z_BINS
         )
