@@ -1,0 +1,1 @@
+"""Mixture-of-Experts models and training recipes that stand on transformers alone."""
