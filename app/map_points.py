@@ -83,7 +83,7 @@ def color_of(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped, color: st
         title = f"Serves most ({_WORDS[color]})"
     else:
         kinds = points[_OVER[color]].reset_index(drop=True)
-        sentence, title = "", _WORDS[color].capitalize()
+        sentence, title = map_sentences.OF_SHARED_WORDS, _WORDS[color].capitalize()
     palette = color_of_tasks(trace) if color == "task" else color_of_task_types(trace.task_types.values())
     return PointColor(title=title, values=kinds, colors=palette, missing="none beyond chance"), sentence
 

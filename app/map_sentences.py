@@ -10,8 +10,12 @@ from analysis.clustering import Clustering
 from analysis.projection import Projection
 from app.sentences import and_list, count, escaped, percent
 
-__all__ = ["of_agreement", "of_clusters", "of_colors", "of_map", "of_picked"]
+__all__ = ["OF_SHARED_WORDS", "of_agreement", "of_clusters", "of_colors", "of_map", "of_picked"]
 
+OF_SHARED_WORDS = (
+    "Prompts of one task share its instruction, and equal words tend to be routed alike: some of what lies together "
+    "here is wording, in an untrained model too."
+)
 # A map drawn at random puts neighbors at random ranks, which the formula counts as about one half.
 _RANDOM_TRUST = 0.5
 

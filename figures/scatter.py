@@ -23,10 +23,11 @@ _N_BINS = 220
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross", "star", "hexagon")
 _HOVER_WIDTH = 56
 _N_LONG_TOOLTIPS = 3_000
-# Fewer points than this are no place; distances are in median distances from the middle of the map.
+# Fewer points than this are no place; distances are in median distances from the middle of the map, and a label is
+# wider than it is high.
 _FEWEST_LABELED = 5
 _WIDEST_LABELED = 0.5
-_NEAREST_LABELS = 0.22
+_NEAREST_LABELS = (0.55, 0.16)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,9 +132,9 @@ def scatter(
 
 
 def kind_labels(points: pd.DataFrame, kinds: pd.Series) -> pd.DataFrame:
-    """Names of kinds for the places where they are: of those that lie together, at their middle.
+    """Names of kinds for the places where they are: of those that lie together, above them.
 
-    A kind that is spread over the map has no place, and kinds in one place share a label.
+    A kind that is spread over the map has no place, and kinds whose labels would collide share one.
 
     Args:
         points: x and y.
@@ -144,20 +145,24 @@ def kind_labels(points: pd.DataFrame, kinds: pd.Series) -> pd.DataFrame:
     """
     place = points[["x", "y"]].to_numpy(np.float64)
     reach = np.median(np.hypot(*(place - np.median(place, axis=0)).T)) or 1.0
-    labels: list[dict[str, Any]] = []
+    labels: list[tuple[np.ndarray, list[str]]] = []
     for kind, rows in points.groupby(kinds.to_numpy()).indices.items():
         middle = np.median(place[rows], axis=0)
         spread = np.median(np.hypot(*(place[rows] - middle).T))
         if len(rows) < _FEWEST_LABELED or spread > _WIDEST_LABELED * reach:
             continue
-        near = next((each for each in labels if np.hypot(*(middle - each["at"])) < _NEAREST_LABELS * reach), None)
-        if near is None:
-            labels.append({"at": middle, "text": str(kind)})
+        above = np.array([middle[0], np.quantile(place[rows, 1], 0.9)])
+        near = [names for at, names in labels if (np.abs(above - at) < np.array(_NEAREST_LABELS) * reach).all()]
+        if near:
+            near[0].append(str(kind))
         else:
-            near["text"] = f"{near['text']}, {kind}"
-    return pd.DataFrame(
-        [{"x": each["at"][0], "y": each["at"][1], "text": each["text"]} for each in labels], columns=["x", "y", "text"]
-    )
+            labels.append((above, [str(kind)]))
+    rows_of = [{"x": at[0], "y": at[1], "text": _together(names)} for at, names in labels]
+    return pd.DataFrame(rows_of, columns=["x", "y", "text"])
+
+
+def _together(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]}, {names[1]} +{len(names) - 2}"
 
 
 def inside(points: pd.DataFrame, *, polygons: Sequence[tuple[Sequence[float], Sequence[float]]]) -> np.ndarray:
@@ -291,6 +296,8 @@ def _add_labels(figure: go.Figure, labels: pd.DataFrame, *, mode: Mode) -> None:
                 "y": label["y"],
                 "text": f"<b>{plotly_text(str(label['text']))}</b>",
                 "showarrow": False,
+                "yanchor": "bottom",
+                "yshift": 5,
                 "font": {"size": 11.5, "color": ink.text},
                 "bgcolor": ink.paper,
                 "opacity": 0.78,

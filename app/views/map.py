@@ -157,7 +157,8 @@ def _color(trace: RoutingTrace, points: pd.DataFrame, asked: _Asked) -> tuple[Po
     if isinstance(found, PromptGroups):
         n_features = int(trace.expert_exists.sum())
         color, sentence = cluster_color(points, found.clustering, of=of, n_features=n_features)
-        return color, f"{sentence} {map_sentences.of_agreement(found.with_tasks, what='tasks')}"
+        agreed = map_sentences.of_agreement(found.with_tasks, what="tasks")
+        return color, f"{sentence} {agreed} {map_sentences.OF_SHARED_WORDS}"
     if found.state == "failed":
         st.error(f"The search for clusters ended with an error; colors are tasks.\n\n```\n{found.message}\n```")
     else:

@@ -129,7 +129,7 @@ def _facts(prompt: pd.Series, tokens: pd.DataFrame) -> None:
 
 
 def _metric(prompt: pd.Series) -> str:
-    return str(prompt.get("metric") or "").replace("_", " ")
+    return str(prompt.get("metric") or "").replace("_", " ").replace("f1", "F1")
 
 
 def _outcome(prompt: pd.Series) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from figures.scatter import MOST_POINTS, PointColor, inside, scatter
+from figures.scatter import MOST_POINTS, PointColor, inside, kind_labels, scatter
 
 
 def points(n, *, seed=0):
@@ -63,6 +63,25 @@ def test_too_many_points_become_a_density_and_a_sample_that_keeps_shares():
     drawn = {trace.name: len(trace.x) for trace in traces}
     assert drawn["a"] / sum(drawn.values()) == pytest.approx(1 / 4, abs=0.001)
     assert len(figure.to_json()) < 3e6
+
+
+def test_a_kind_is_named_where_it_lies_together_and_not_where_it_is_spread():
+    # Ten points in each of two corners, ten all over the place.
+    rng = np.random.default_rng(0)
+    corners = np.concatenate([rng.normal(0, 0.1, (10, 2)), rng.normal(10, 0.1, (10, 2)), rng.uniform(0, 10, (10, 2))])
+    cloud = pd.DataFrame(corners, columns=["x", "y"])
+    found = kind_labels(cloud, pd.Series(["low"] * 10 + ["high"] * 10 + ["spread"] * 10))
+    assert sorted(found["text"]) == ["high", "low"]
+    low = found.set_index("text").loc["low"]
+    assert abs(low["x"]) < 0.3
+    assert low["y"] > np.median(corners[:10, 1])
+
+
+def test_kinds_in_one_place_share_a_label():
+    rng = np.random.default_rng(0)
+    cloud = pd.DataFrame(np.concatenate([rng.normal(0, 0.1, (30, 2)), [[9.0, 9.0]] * 40]), columns=["x", "y"])
+    found = kind_labels(cloud, pd.Series(["a", "b", "c"] * 10 + ["far"] * 40))
+    assert sorted(found["text"]) == ["a, b +1", "far"]
 
 
 def test_inside_a_triangle():
