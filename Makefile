@@ -52,7 +52,7 @@ test: $(VENV)/.test-ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not browser"
-	$(BIN)/python tests/hooks/run_with_transformers.py $(OLDER_TRANSFORMERS) -q
+	$(BIN)/python tests/hooks/run_with_transformers.py $(OLDER_TRANSFORMERS)
 	$(BIN)/pytest -q -m browser
 
 fix: $(VENV)/.test-ready
