@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from hooks.sites import find_sites
@@ -67,7 +68,7 @@ def load_model(
         options["device_map"] = device_map
     try:
         model = auto_class.from_pretrained(name, config=config, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         msg = (
             f"The weights of {name} cannot be read from safetensors files: {_first_sentence(error)}. "
             "Pickled weights (pytorch_model.bin) are not opened, as they can run code; convert them to safetensors, "
@@ -161,13 +162,19 @@ def _require_experts(auto_class: Any, config: PretrainedConfig, *, trust_remote_
 def _loaded_tokenizer(name: str, hub: dict[str, Any]) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **hub)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # Without its files some classes are made with an empty vocabulary, and turn every text into nothing.
+        written = tokenizer.decode(tokenizer("The answer is 42.")["input_ids"], skip_special_tokens=True)
+        problem = None if any(each.isalnum() for each in written) else f"its {len(tokenizer)} pieces write no text"
+        cause = None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        problem, cause = _first_sentence(error), error
+    if problem is not None:
         msg = (
-            f"The model {name} comes without a tokenizer that can be read: {_first_sentence(error)}. "
+            f"The model {name} comes without a tokenizer that can be used: {problem}. "
             "Put tokenizer.json and tokenizer_config.json beside the weights, "
             "or load a tokenizer yourself and hand both to Recorder."
         )
-        raise RecordingError(msg) from error
+        raise RecordingError(msg) from cause
     if tokenizer.pad_token_id is None and tokenizer.eos_token is not None:
         # Only to fill batches: padding is masked, and masked rows are never recorded.
         tokenizer.pad_token = tokenizer.eos_token
@@ -187,7 +194,7 @@ def _dtype(dtype: str | torch.dtype, device: torch.device | None) -> str | torch
         return torch.float32 if device is not None and device.type == "cpu" else "auto"
     named = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(dtype, dtype)
     found = getattr(torch, named, None)
-    if not isinstance(found, torch.dtype):
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
         msg = f"There is no floating-point type {dtype!r}. Use auto, float32, bfloat16 or float16."
         raise RecordingError(msg)
     return found
