@@ -60,7 +60,7 @@ def _summary(metrics: Mapping) -> str:
         f"routing on: {model['class']}, {model['parameters'] / 1e6:.1f} M parameters in bfloat16, {model['n_layers']} "
         f"layers, {model['n_experts']} experts a layer, {model['top_k']} a token, hidden size {model['hidden_size']}, "
         f"expert width {model['expert_width']}, {model['vocab_size']:,} byte-level BPE tokens, context "
-        f"{model['context_length']}. {balanced}"
+        f"{model['context_length']}. {balanced}" + (f" {metrics['note']}" if "note" in metrics else "")
     )
 
 
@@ -104,12 +104,17 @@ def _recipe(metrics: Mapping) -> str:
         f"Balance loss: {training['balance']}, weight {training['balance_weight']:g}"
         + (" (the stock function and its default weight)." if training["balance"] == "pooled" else "."),
     ]
-    for router in training.get("settled", ()):
+    if training["resumed_at"]:
+        stops = ", ".join(f"{step:,}" for step in training["resumed_at"])
+        steps.append(f"The run was stopped, and resumed from its saved state, at step {stops}.")
+    for router in training["settled"]:
         steps.append(
             f"After training the router of layer {router['layer']} alone was moved, on train rows as they are, until "
             f"their load there was {router['load_after']:.2f} instead of {router['load_before']:.2f} × the mean "
             f"({router['n_steps']} steps; {router['changed_share']:.1%} of tokens changed an expert)."
         )
+    if "settling_check" in training:
+        steps.append(training["settling_check"])
     return "## Recipe\n\n" + "\n".join(f"- {step}" for step in steps)
 
 

@@ -119,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "train_rows": len(trainable),
             "train_rows_dropped": n_dropped,
             "seconds": round(run.seconds, 1),
+            "resumed_at": run.resumed_at,
             "settled": [asdict(router) for router in settled],
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
             "torch": torch.__version__,

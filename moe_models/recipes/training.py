@@ -60,6 +60,7 @@ class TrainingRun:
         check: Callable[[OlmoeForCausalLM], dict],
     ) -> None:
         self.model, self.step, self.curve, self.seconds = model, 0, [], 0.0
+        self.resumed_at: list[int] = []
         self._dataset, self._schedule, self._options = dataset, schedule, options
         self._folder, self._check = folder, check
         self._optimizer = MasterWeightOptimizer(model, weight_decay=options.weight_decay)
@@ -124,8 +125,8 @@ class TrainingRun:
         """Write the state so that a cut at any moment leaves the old one or the new one."""
         path = self._folder / "state.pt"
         partial = path.with_suffix(".partial")
-        state = {"step": self.step, "curve": self.curve, "seconds": self.seconds, **self._identity()}
-        torch.save(state | {"optimizer": self._optimizer.state()}, partial)
+        state = {"step": self.step, "curve": self.curve, "seconds": self.seconds, "resumed_at": self.resumed_at}
+        torch.save(state | self._identity() | {"optimizer": self._optimizer.state()}, partial)
         os.replace(partial, path)
 
     def resume(self) -> bool:
@@ -142,6 +143,7 @@ class TrainingRun:
                 )
                 raise ValueError(message)
         self.step, self.curve, self.seconds = state["step"], state["curve"], state["seconds"]
+        self.resumed_at = [*state["resumed_at"], self.step]
         self._optimizer.restore(state["optimizer"])
         return True
 
