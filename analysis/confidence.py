@@ -90,10 +90,13 @@ def routing_entropy(
 
     Raises:
         SelectionError: `by` or `of` names something else than what it may.
-        TraceError: the trace holds counts only, or no logits where they are needed.
+        TraceError: the trace holds counts only, or no logits or weights where they are needed.
     """
     require_tokens(trace, for_what="an entropy")
     if of == "weights":
+        if trace.storage.rows("weights") is None:
+            msg = "This trace holds no applied weights, of which an entropy is asked. Import or record it with them."
+            raise TraceError(msg)
         return _spread(trace, _weight_entropies(trace), by=by, fields=("weights",), unit="share of ln(top-k)")
     if of != "scores":
         msg = f"There is an entropy of scores and one of weights, not of {of!r}. Correct `of`."
