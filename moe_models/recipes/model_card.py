@@ -122,7 +122,8 @@ def _loads(metrics: Mapping) -> str:
     loads = metrics["load"]
     head = "| layer | " + " | ".join(f"L{number:02d}" for number in range(len(loads))) + " |"
     row = "| max/mean | " + " | ".join(f"{load:.2f}" for load in loads) + " |"
-    return f"## Load\n\nMost used expert over the mean, by layer, on dev:\n\n{head}\n{_rule(len(loads) + 1)}\n{row}"
+    text = f"## Load\n\nMost used expert over the mean, by layer, on dev:\n\n{head}\n{_rule(len(loads) + 1)}\n{row}"
+    return text + (f"\n\n{metrics['load_note']}" if "load_note" in metrics else "")
 
 
 def _scores(metrics: Mapping) -> str:
