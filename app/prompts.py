@@ -9,7 +9,7 @@ import pandas as pd
 from figures.pieces import snippet
 from routing import RoutingTrace
 
-__all__ = ["Outcome", "matching_prompts", "outcome_of", "outcomes", "prompt_labels", "prompt_lead"]
+__all__ = ["Outcome", "choices_around", "matching_prompts", "outcome_of", "outcomes", "prompt_labels", "prompt_lead"]
 
 Outcome = Literal["all", "right", "partly", "wrong"]
 OUTCOMES: tuple[Outcome, ...] = ("all", "right", "partly", "wrong")
@@ -59,6 +59,25 @@ def prompt_lead(text: str, *, n_characters: int) -> str:
     """The beginning of what sets a prompt apart: after its first line, which is its task's instruction as a rule."""
     first, _, rest = text.partition("\n")
     return snippet(rest if rest.strip() else first, n_characters=n_characters)
+
+
+def choices_around(rows: tuple[int, ...], *, focus: int | None, most: int) -> tuple[int, ...]:
+    """What a list of at most about `most` prompts offers: those around the one in focus, else the first.
+
+    Args:
+        rows: that match, ascending.
+        focus: row that is being read; it stays on offer where it does not match.
+        most: length of a list that a reader can still scan.
+
+    Returns:
+        (prompt) · row of `trace.prompts` · the focus first where it is none of `rows`, else ascending.
+    """
+    if focus is None or focus not in rows:
+        return (() if focus is None else (focus,)) + rows[:most]
+    # The window moves by halves, so that a step to the next prompt seldom sends a new list.
+    half = most // 2
+    start = max(0, rows.index(focus) // half * half - half // 2)
+    return rows[start : start + most]
 
 
 def prompt_labels(trace: RoutingTrace, *, rows: tuple[int, ...]) -> dict[int, str]:

@@ -5,7 +5,8 @@
 
 Measured is a whole rerun of the script as Streamlit's AppTest makes it: what the server does, without the network and
 the browser. "first" is the first time of a question, when nothing is known yet; "again" is the same kind of
-interaction with another answer each time, as a reader clicks around. The budget is a p95 of 500 ms for "again".
+interaction with another answer each time, as a reader clicks around. The budget is a p95 of 500 ms for "again". The
+processor's time stands beside the clock's: on a machine that does other things too, it is the one to compare.
 """
 
 from __future__ import annotations
@@ -59,8 +60,12 @@ def interactions(*, n_prompts: int, n_layers: int, n_experts: int) -> dict[str, 
     }
 
 
-def seconds_of(view: str, addresses: Iterator[Address], *, rounds: int) -> tuple[float, np.ndarray]:
-    """Time of the first rerun, and of each of the rounds after it."""
+def seconds_of(view: str, addresses: Iterator[Address], *, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    """What reruns took: the first, and each of the rounds after it.
+
+    Returns:
+        (clock, processor) · seconds; (round, [clock, processor]) · seconds.
+    """
     page = AppTest.from_file(str(MAIN), default_timeout=600)
     page._page_hash = calc_hash(view) if view else ""
     found = []
@@ -69,9 +74,9 @@ def seconds_of(view: str, addresses: Iterator[Address], *, rounds: int) -> tuple
             del page.query_params[name]
         for name, value in address.items():
             page.query_params[name] = value
-        start = time.perf_counter()
+        start = np.array([time.perf_counter(), time.process_time()])
         page.run()
-        found.append(time.perf_counter() - start)
+        found.append(np.array([time.perf_counter(), time.process_time()]) - start)
         if page.exception:
             msg = f"{view or 'overview'} failed at {address}: {page.exception[0].value}"
             raise RuntimeError(msg)
@@ -92,13 +97,15 @@ def main() -> None:
         del trace
         os.environ["ROUTESCOPE_RUNS"] = folder
         print(f"{asked.tokens:,} tokens, 8 layers, top-4 of 32 experts, {asked.prompts:,} prompts, 40 tasks\n")
-        print(f"| interaction | first | again, median | again, p95 | ≤ {BUDGET_MS} ms |")
-        print("|---|---|---|---|---|")
+        print(f"| interaction | first | again, median | again, p95 | processor, p95 | ≤ {BUDGET_MS} ms |")
+        print("|---|---|---|---|---|---|")
         for name, (view, addresses) in interactions(n_prompts=asked.prompts, **shape).items():
             first, again = seconds_of(view, addresses, rounds=asked.rounds)
-            p95 = 1000 * float(np.quantile(again, 0.95))
+            p95, processor = 1000 * np.quantile(again, 0.95, axis=0)
+            median = 1000 * np.median(again[:, 0])
             verdict = "yes" if p95 <= BUDGET_MS else "no"
-            print(f"| {name} | {first:.1f} s | {1000 * np.median(again):.0f} ms | {p95:.0f} ms | {verdict} |")
+            line = f"| {name} | {first[0]:.1f} s | {median:.0f} ms | {p95:.0f} ms | {processor:.0f} ms | {verdict} |"
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

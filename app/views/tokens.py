@@ -17,7 +17,7 @@ from app import cache, state
 from app.components.plot_bridge import Click
 from app.components.token_strip import Passage, Section, token_strip
 from app.panel import data_popover, definitions_popover, empty, mode, panel
-from app.prompts import Outcome, matching_prompts, outcome_of, outcomes, prompt_labels
+from app.prompts import Outcome, choices_around, matching_prompts, outcome_of, outcomes, prompt_labels
 from app.token_sentences import passage_reading, route_reading, token_name
 from figures.pieces import shown_text
 from figures.token_colors import Shading, expert_shading, value_shading
@@ -72,13 +72,13 @@ def _pick_prompt(trace: RoutingTrace, selection: Selection) -> pd.Series | None:
             trace, matching_prompts, tasks=selection.tasks, prompts=selection.prompts, outcome=outcome, text=text
         )
         focus = selection.focus.prompt if selection.focus else None
-        focused = table.index[table["prompt"] == focus].tolist()
-        choices = [*(row for row in focused if row not in rows), *rows[:_MOST_CHOICES]]
+        focused = next(iter(table.index[table["prompt"] == focus]), None)
+        choices = choices_around(rows, focus=focused, most=_MOST_CHOICES)
         if not choices:
             empty("No prompt is like that.", "Clear the search, or take tasks out of the selection.")
             return None
-        chosen = focused[0] if focused else choices[0]
-        labels = cache.answer(trace, prompt_labels, rows=tuple(choices))
+        chosen = choices[0] if focused is None else focused
+        labels = prompt_labels(trace, rows=choices)
         with st.container(width="stretch"):
             state.choose_one(
                 f"Prompt · {len(rows):,} of {len(table):,}",
@@ -101,8 +101,8 @@ def _pick_prompt(trace: RoutingTrace, selection: Selection) -> pd.Series | None:
                     on_click=_go_to,
                     args=(table, choices[place] if there else chosen, selection),
                 )
-    if len(rows) > _MOST_CHOICES:
-        st.caption(f"The list holds the first {_MOST_CHOICES} of {len(rows):,} matching prompts; search to narrow it.")
+    if len(rows) > len(choices):
+        st.caption(f"The list holds {len(choices)} of {len(rows):,} matching prompts; search to narrow it.")
     return table.loc[chosen]
 
 

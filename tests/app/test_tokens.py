@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from app.prompts import matching_prompts, outcome_of, prompt_lead
+from app.prompts import choices_around, matching_prompts, outcome_of, prompt_lead
 from routing import RoutingTrace
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, planted_trace, random_trace, trace_of
@@ -149,3 +149,17 @@ def test_prompts_are_found_by_text_outcome_and_task():
 def test_a_prompt_in_a_list_begins_after_its_instruction():
     assert prompt_lead("Name the city.\nWhere is it?\nanswer:", n_characters=40) == "Where is it? answer:"
     assert prompt_lead("One line", n_characters=40) == "One line"
+
+
+@pytest.mark.parametrize("focus", [0, 3, 9, 10, 11, 49, 95, 99])
+def test_a_long_list_shows_what_is_around_the_prompt_that_is_read(focus):
+    rows = tuple(range(100))
+    offered = choices_around(rows, focus=focus, most=20)
+    assert len(offered) <= 20
+    assert set(offered) >= {max(0, focus - 1), focus, min(99, focus + 1)}
+
+
+def test_a_prompt_that_does_not_match_stays_on_offer():
+    assert choices_around((1, 2, 3), focus=7, most=2) == (7, 1, 2)
+    assert choices_around((1, 2, 3), focus=None, most=2) == (1, 2)
+    assert choices_around((), focus=None, most=2) == ()
