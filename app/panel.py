@@ -12,6 +12,7 @@ import streamlit as st
 
 from app.components.plot_bridge import Click, plot_bridge
 from app.definitions import definition_of
+from app.sentences import spoken
 from app.state import component_state
 from figures.theme import Mode
 
@@ -76,7 +77,7 @@ def panel(
         config = _CONFIG | {"toImageButtonOptions": {"format": "png", "scale": 3, "filename": key}}
         config["modeBarButtonsToRemove"] = _UNUSED_BUTTONS + ([] if on_brush else _BRUSHES)
         # Streamlit's own `theme` would paint over ours.
-        common: dict[str, Any] = {"key": key, "theme": None, "config": config, "alt": f"{title}. {reading}"}
+        common: dict[str, Any] = {"key": key, "theme": None, "config": config, "alt": spoken(f"{title}. {reading}")}
         if on_brush is None:
             st.plotly_chart(figure, **common)
         else:

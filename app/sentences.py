@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "of_scores",
     "of_training",
     "percent",
+    "spoken",
     "times",
     "training_reference",
 ]
@@ -33,6 +35,11 @@ _MARKUP = "\\`*_{}[]()#+-.!:<>~|$&"
 def escaped(text: str) -> str:
     """A text for Markdown, shown as it is however it is spelled."""
     return "".join(f"\\{character}" if character in _MARKUP else character for character in text)
+
+
+def spoken(markdown: str) -> str:
+    """A sentence without its markup, for those who hear it."""
+    return re.sub(r"\\(.)", r"\1", markdown.replace("**", ""))
 
 
 def percent(share: float) -> str:
