@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from figures.theme import INKS, SEQUENTIAL, Mode, diverging_scale
 
-__all__ = ["ColorScale", "add_hatch", "add_heatmap", "log2_ticks", "outlines", "ratio_text", "smallest"]
+__all__ = ["ColorScale", "add_hatch", "add_heatmap", "log2_scale", "outlines", "ratio_text", "smallest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,12 +159,30 @@ def outlines(cells: Iterable[tuple[float, float, float, float]], *, mode: Mode) 
     ]
 
 
-def log2_ticks(limit: float) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Ticks of a color bar in powers of two, written as factors: ×½, ×1, ×2."""
-    whole = max(1, int(np.floor(limit + 1e-9)))
+def log2_scale(values: Iterable[np.ndarray], *, title: str, most: float, quantile: float = 1.0) -> ColorScale:
+    """A scale of doublings around ×1, as wide as the values need.
+
+    Where values lie beyond its ends, the ends say so: "≥ ×8".
+
+    Args:
+        values: what is drawn on it, in log2; NaN and infinities are left out.
+        title: of the color bar.
+        most: doublings at which the scale ends at the latest.
+        quantile: share of the values that must lie within, the largest being cut off.
+    """
+    finite = np.concatenate([each[np.isfinite(each)].ravel() for each in values])
+    reached = float(np.quantile(np.abs(finite), quantile)) if finite.size else 0.0
+    limit = float(np.clip(np.ceil(reached - 1e-9), 1.0, most))
+    whole = int(limit)
     step = 1 if whole <= 4 else 2
     powers = sorted({*range(0, whole + 1, step), *range(0, -whole - 1, -step)})
-    return tuple(float(power) for power in powers), tuple(ratio_text(2.0**power) for power in powers)
+    texts = [ratio_text(2.0**power) for power in powers]
+    if finite.size and finite.min() < -limit - 1e-9:
+        texts[0] = f"≤ {texts[0]}"
+    if finite.size and finite.max() > limit + 1e-9:
+        texts[-1] = f"≥ {texts[-1]}"
+    ticks = tuple(float(power) for power in powers)
+    return ColorScale(title=title, low=-limit, high=limit, diverging=True, ticks=ticks, texts=tuple(texts))
 
 
 def ratio_text(ratio: float) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from figures.grid import ColorScale, add_hatch, add_heatmap, log2_ticks, outlines, thinned
+from figures.grid import ColorScale, add_hatch, add_heatmap, log2_scale, outlines, thinned
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, finish
 
@@ -43,12 +43,9 @@ def load_heatmap(
     share, factor, doublings = _doublings(load)
     idle = factor == 0
     seen = [doublings] if beside is None else [doublings, _doublings(beside)[2]]
-    largest = max(float(np.abs(each[np.isfinite(each)]).max(initial=1.0)) for each in seen)
-    limit = float(np.clip(np.ceil(largest), 1, np.log2(largest_factor)))
-    ticks, texts = log2_ticks(limit)
-    scale = ColorScale(title="load ÷ even share", low=-limit, high=limit, diverging=True, ticks=ticks, texts=texts)
+    scale = log2_scale(seen, title="load ÷ even share", most=float(np.log2(largest_factor)))
     figure = layer_expert_heatmap(
-        load.copy(data=np.where(idle, -limit, doublings)),
+        load.copy(data=np.where(idle, scale.low, doublings)),
         scale=scale,
         exists=exists,
         selected=selected,

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
-from figures.grid import ColorScale, add_hatch, add_heatmap, log2_ticks
+from figures.grid import add_hatch, add_heatmap, log2_scale
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, finish
 
@@ -28,9 +28,7 @@ def cluster_type_heatmap(table: xr.Dataset, *, largest_q: float = 0.05, mode: Mo
     types = [plotly_text(str(name)) for name in table["task_type"].values]
     sizes = table["n_experts"].to_numpy()
     clusters = [f"{int(size)} experts" if size > 1 else "1 expert" for size in sizes]
-    limit = float(np.clip(np.ceil(np.nanmax(np.abs(mean), initial=0.5) * 2) / 2, 0.5, 4))
-    ticks, texts = log2_ticks(limit) if limit >= 1 else ((-limit, 0.0, limit), ("×0.7", "×1", "×1.4"))
-    scale = ColorScale(title="use ÷ overall", low=-limit, high=limit, diverging=True, ticks=ticks, texts=texts)
+    scale = log2_scale([mean], title="use ÷ overall", most=4.0)
     figure = go.Figure()
     add_heatmap(
         figure,

@@ -20,7 +20,7 @@ from app.expert_detail import expert_detail
 from app.panel import empty, mode, panel
 from app.questions import expert_groups, expert_order, task_order
 from figures.bars import feature_dots
-from figures.grid import ColorScale, log2_ticks
+from figures.grid import ColorScale, log2_scale
 from figures.task_heatmap import Cells, cells_of, task_expert_heatmap
 from figures.type_heatmap import cluster_type_heatmap
 from routing import RoutingTrace, Selection
@@ -46,7 +46,7 @@ _ORDER_NAMES = {"clustered": "clustered", "type": "by type", "recorded": "record
 _COLUMNS = ("layer", "clustered")
 _COLUMN_NAMES = {"layer": "by layer", "clustered": "clustered"}
 _ALL_LAYERS = "all layers"
-_LARGEST_LIFT = 4.0
+_MOST_DOUBLINGS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,10 +183,8 @@ def _load(trace: RoutingTrace, asked: _Asked, *, groups: list[str], layers: list
 def _scale(cells: Cells, asked: _Asked) -> ColorScale:
     if asked.values == "lift":
         counted = cells.values if cells.muted is None else cells.values[~cells.muted]
-        largest = float(np.nanmax(np.abs(counted), initial=1.0))
-        limit = float(np.clip(np.ceil(largest), 1.0, _LARGEST_LIFT))
-        ticks, texts = log2_ticks(limit)
-        return ColorScale(title="use ÷ overall use", low=-limit, high=limit, diverging=True, ticks=ticks, texts=texts)
+        # One cell in fifty may pass the ends: a task that shuns an expert altogether must not pale all others.
+        return log2_scale([counted], title="use ÷ overall use", most=_MOST_DOUBLINGS, quantile=0.98)
     title = "share of tokens" if asked.values == "rate" else "share of assignments"
     return ColorScale(title=title, low=0.0, high=float(np.nanmax(cells.values, initial=0.01)), tick_format=".0%")
 

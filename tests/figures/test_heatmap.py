@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from analysis.load import expert_load
-from figures.grid import ColorScale, log2_ticks, ratio_text, smallest, thinned
+from figures.grid import ColorScale, log2_scale, ratio_text, smallest, thinned
 from figures.heatmap import load_heatmap
 from tests.traces import encoder_decoder_trace, planted_trace, trace_of
 
@@ -38,7 +38,7 @@ def test_the_scale_is_symmetric_and_ends_at_eight():
     trace = planted_trace(seed=0, popular={(1, 2): 9.0}, n_experts=32, top_k=1)
     axis = load_heatmap(expert_load(trace), exists=trace.expert_exists).layout.coloraxis
     assert (axis.cmin, axis.cmax) == (-3, 3)
-    assert list(axis.colorbar.ticktext) == ["×⅛", "×¼", "×½", "×1", "×2", "×4", "×8"]
+    assert list(axis.colorbar.ticktext) == ["≤ ×⅛", "×¼", "×½", "×1", "×2", "×4", "≥ ×8"]
 
 
 def test_a_picked_expert_is_framed_and_one_of_another_run_is_not():
@@ -67,7 +67,6 @@ def test_numbers_travel_in_the_smallest_type():
 
 def test_factors_are_written_as_they_are_read():
     assert [ratio_text(2.0**power) for power in (-4, -1, 0, 3)] == ["×1/16", "×½", "×1", "×8"]
-    assert log2_ticks(5.9)[0] == (-4, -2, 0, 2, 4)
     assert thinned(list("abcdefg"), most=3) == [0, 3, 6]
 
 
@@ -85,3 +84,15 @@ def test_two_runs_share_a_scale():
     alone = load_heatmap(loads[0], exists=even.expert_exists)
     pair = [load_heatmap(load, exists=even.expert_exists, beside=other) for load, other in (loads, reversed(loads))]
     assert alone.layout.coloraxis.cmax < pair[0].layout.coloraxis.cmax == pair[1].layout.coloraxis.cmax
+
+
+def test_a_scale_of_factors_is_symmetric_and_says_where_it_is_cut_off():
+    scale = log2_scale([np.array([0.2, -2.6, np.nan, -np.inf])], title="lift", most=4)
+    assert (scale.low, scale.high) == (-3, 3)
+    assert scale.ticks == (-3, -2, -1, 0, 1, 2, 3)
+    cut = log2_scale([np.array([0.2, -2.6, 5.0])], title="lift", most=2)
+    assert (cut.texts[0], cut.texts[-1]) == ("≤ ×¼", "≥ ×4")
+    assert log2_scale([np.zeros(0)], title="lift", most=4).texts == ("×½", "×1", "×2")
+    # Two of a hundred values may pass the ends.
+    far = np.concatenate([np.linspace(-1, 1, 98), [6.0, -6.0]])
+    assert log2_scale([far], title="lift", most=8, quantile=0.97).high == 1
