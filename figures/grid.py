@@ -138,13 +138,15 @@ def add_hatch(figure: go.Figure, absent: np.ndarray, *, mode: Mode, name: str) -
     )
 
 
-def outlines(cells: Iterable[tuple[float, float, float, float]], *, mode: Mode) -> list[dict[str, object]]:
+def outlines(
+    cells: Iterable[tuple[float, float, float, float]], *, mode: Mode, width: float = 2.5
+) -> list[dict[str, object]]:
     """Frames, each (left, right, top, bottom) in cell positions, around what the reader picked.
 
     Returns:
         (frame) · shapes of a Plotly layout, to be set all at once: adding them one by one checks each anew.
     """
-    line = {"color": INKS[mode].accent, "width": 2.5}
+    line = {"color": INKS[mode].accent, "width": width}
     return [
         {
             "type": "rect",

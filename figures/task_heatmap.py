@@ -246,7 +246,10 @@ def _add_tree(figure: go.Figure, linkage: np.ndarray, *, mode: Mode, left: float
 def _shapes(cells: Cells, selected: Iterable[tuple[str, int]], *, blocks: bool, mode: Mode) -> list[dict[str, object]]:
     places = {expert: place // cells.n_pooled for place, expert in enumerate(cells.experts)}
     picked = sorted({places[expert] for expert in selected if expert in places})
-    frames = outlines([(column, column, 0, len(cells.groups) - 1) for column in picked], mode=mode)
+    rows = len(cells.groups)
+    # A broad frame would hide the narrow columns of a large table.
+    width = 2.5 if len(cells.columns) <= 64 else 1.25
+    frames = outlines([(column, column, 0, rows - 1) for column in picked], mode=mode, width=width)
     line = {"color": INKS[mode].text, "width": 0.8}
     dividers = [
         {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "y domain", "line": line, "opacity": 0.55}

@@ -183,8 +183,8 @@ def _load(trace: RoutingTrace, asked: _Asked, *, groups: list[str], layers: list
 def _scale(cells: Cells, asked: _Asked) -> ColorScale:
     if asked.values == "lift":
         counted = cells.values if cells.muted is None else cells.values[~cells.muted]
-        # One cell in fifty may pass the ends: a task that shuns an expert altogether must not pale all others.
-        return log2_scale([counted], title="use ÷ overall use", most=_MOST_DOUBLINGS, quantile=0.98)
+        # One cell in twenty may pass the ends: a task that shuns an expert altogether must not pale all others.
+        return log2_scale([counted], title="use ÷ overall use", most=_MOST_DOUBLINGS, quantile=0.95)
     title = "share of tokens" if asked.values == "rate" else "share of assignments"
     return ColorScale(title=title, low=0.0, high=float(np.nanmax(cells.values, initial=0.01)), tick_format=".0%")
 
