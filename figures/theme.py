@@ -50,6 +50,7 @@ TOL_MUTED = (
     "#AA4499",
 )
 OTHER = "#BBBBBB"
+_FONT = "Source Sans, Source Sans 3, Helvetica, Arial, sans-serif"
 
 # Nuñez, Anderton and Renslow 2018: even in lightness, and nearly the same to a color-blind eye.
 SEQUENTIAL = "Cividis"
@@ -183,7 +184,7 @@ def template(mode: Mode) -> go.layout.Template:
             "hoverlabel": {
                 "bgcolor": ink.paper,
                 "bordercolor": ink.muted,
-                "font": {"color": ink.text, "size": 12.5},
+                "font": {"family": _FONT, "color": ink.text, "size": 12.5},
                 "align": "left",
             },
             "legend": {
