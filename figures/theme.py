@@ -50,7 +50,7 @@ TOL_MUTED = (
     "#AA4499",
 )
 OTHER = "#BBBBBB"
-_FONT = "Source Sans, Source Sans 3, Helvetica, Arial, sans-serif"
+_FONT = '"Source Sans", "Helvetica Neue", Arial, sans-serif'
 
 # Nuñez, Anderton and Renslow 2018: even in lightness, and nearly the same to a color-blind eye.
 SEQUENTIAL = "Cividis"
@@ -174,7 +174,7 @@ def template(mode: Mode) -> go.layout.Template:
     }
     return go.layout.Template(
         layout={
-            "font": {"family": '"Source Sans", "Helvetica Neue", Arial, sans-serif', "size": 13},
+            "font": {"family": _FONT, "size": 13},
             "font_color": ink.text,
             "paper_bgcolor": ink.paper,
             "plot_bgcolor": ink.paper,
