@@ -17,7 +17,8 @@ from app.maps import Mapped, MapQuestion, PromptGroups, groups_or_job, umap_or_j
 from app.panel import Brush, empty, mode, panel
 from app.questions import expert_groups
 from app.sentences import count
-from figures.scatter import MOST_POINTS, PointColor, inside, kind_labels, scatter
+from figures.map_places import inside, kind_labels
+from figures.scatter import MOST_POINTS, PointColor, scatter
 from routing import Focus, RoutingTrace, Selection
 
 __all__ = ["render"]
