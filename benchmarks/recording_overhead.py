@@ -202,7 +202,8 @@ def row_of(name: str, found: Overhead, *, per: int) -> str:
     """A line of the table."""
     return (
         f"| {name} | {1000 * found.seconds_off / per:.2f} | {1000 * found.seconds_on / per:.2f} | "
-        f"{found.ratio:.4f} | {found.low:.4f}–{found.high:.4f} | {found.cpu_ratio:.3f} | {found.seconds_to_finish:.2f} |"
+        f"{found.ratio:.4f} | {found.low:.4f}–{found.high:.4f} | {found.cpu_ratio:.3f} | "
+        f"{found.seconds_to_finish:.2f} |"
     )
 
 
@@ -227,9 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as parent:
         batches = prefill_batches(shape, device=device)
         print("check:", checked(model.model, batches[0], folder=Path(parent)))
-        print(
-            "\n| what | off, ms | on, ms | ratio | 90 % interval | cpu ratio | s to finish |\n|---|---|---|---|---|---|---|"
-        )
+        print("\n| what | off, ms | on, ms | ratio | 90 % interval | cpu ratio | s to finish |")
+        print("|---|---|---|---|---|---|---|")
 
         def measured(label: str, module: Any, inputs: Any, per: int, **more: Any) -> None:
             found = measure_overhead(module, inputs, n_rounds=options.rounds, folder=parent, **more)
