@@ -8,9 +8,8 @@ numbers that says where the trace is, what it holds (its digest), what was asked
 from __future__ import annotations
 
 import importlib
-import threading
-import weakref
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,10 +28,8 @@ T = TypeVar("T")
 
 # Libraries whose versions decide a result.
 _DECIDING = ("routescope", "numpy", "pandas", "scipy", "scikit-learn", "numba", "umap-learn")
-# umap and numba's work queue share a process-wide thread pool that two sessions must not enter at once.
-_ONE_AT_A_TIME = threading.Lock()
-# The traces that sessions hold open, so that an answer need not open them again; none is kept alive by this.
-_TRACES: weakref.WeakValueDictionary[str, RoutingTrace] = weakref.WeakValueDictionary()
+# The traces of the question being asked: the key of a cached function says which they are, and cannot carry them.
+_ASKED: ContextVar[Mapping[str, RoutingTrace]] = ContextVar("asked")
 
 
 class TraceKey(NamedTuple):
@@ -88,12 +85,20 @@ def answer(trace: RoutingTrace, function: Callable[..., T], *, within: Selection
         within: narrows the trace to these tasks, layers and prompts first.
         options: keyword arguments, hashable.
     """
-    return _answered(_question(function, {"": trace}, within, options))
+    return _asked({"": trace}, _question(function, {"": trace}, within, options))
 
 
 def answer_over(traces: Mapping[str, RoutingTrace], function: Callable[..., T], **options: Any) -> T:
     """As `answer`, for a function whose first argument maps names to traces."""
-    return _answered(_question(function, traces, None, options))
+    return _asked(traces, _question(function, traces, None, options))
+
+
+def _asked(traces: Mapping[str, RoutingTrace], question: Question) -> Any:
+    token = _ASKED.set(traces)
+    try:
+        return _answered(question)
+    finally:
+        _ASKED.reset(token)
 
 
 def _question(
@@ -104,8 +109,6 @@ def _question(
 ) -> Question:
     narrow = within.to_query() if within is not None else {}
     kept = {name: text for name, text in narrow.items() if name in ("tasks", "layers", "prompts")}
-    for trace in traces.values():
-        _TRACES[trace.digest] = trace
     question = Question(
         function=f"{function.__module__}:{function.__qualname__}",
         traces=tuple((str(name), str(trace.path), trace.digest) for name, trace in traces.items()),
@@ -145,20 +148,14 @@ def _opened(key: TraceKey) -> RoutingTrace:
 def _answered(question: Question) -> Any:
     module, _, name = question.function.partition(":")
     function = getattr(importlib.import_module(module), name)
-    traces = {name: _known(path, digest) for name, path, digest in question.traces}
+    traces = _ASKED.get()
     options = dict(question.options)
-    with _ONE_AT_A_TIME:
-        if list(traces) != [""]:
-            return _read_only(function(traces, **options))
-        trace = traces[""]
-        if question.within:
-            trace = trace.select(Selection.from_query(dict(question.within), trace))
-        return _read_only(function(trace, **options))
-
-
-def _known(path: str, digest: str) -> RoutingTrace:
-    trace = _TRACES.get(digest)
-    return trace if trace is not None else _opened(TraceKey(path, (0, 0)))
+    if list(traces) != [""]:
+        return _read_only(function(traces, **options))
+    trace = traces[""]
+    if question.within:
+        trace = trace.select(Selection.from_query(dict(question.within), trace))
+    return _read_only(function(trace, **options))
 
 
 def _versions() -> tuple[tuple[str, str], ...]:

@@ -206,10 +206,10 @@ def _idle(trace: RoutingTrace, within: Selection) -> None:
         shown = pd.DataFrame(
             {
                 "expert": [expert_name(*each) for each in zip(idle["layer"], idle["expert"], strict=True)],
-                "tokens passed": idle["n_tokens"],
-                "prompts passed": idle["n_prompts"],
-                "chance if tokens decide alone": idle["chance_idle"].map(sentences.chance),
-                "chance if prompts decide": idle["chance_idle_prompts"].map(sentences.chance),
+                "tokens": idle["n_tokens"],
+                "prompts": idle["n_prompts"],
+                "chance by tokens": idle["chance_idle"].map(sentences.chance),
+                "chance by prompts": idle["chance_idle_prompts"].map(sentences.chance),
             }
         )
         st.dataframe(shown, hide_index=True, height=min(360, 38 + 35 * len(shown)))
