@@ -107,7 +107,6 @@ def record(
     where = trace if trace is not None else Path("runs") / Path(model.rstrip("/")).name
     task_set = read_tasks(tasks, limit=limit, seed=seed)
     out.print(f"{len(task_set)} prompts of {len(task_set.tasks)} tasks. Loading {escape(printable(model))} …")
-    # The progress of single weights is noise beside that of the run.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Torch takes seconds to import, and only recording needs it.
