@@ -8,6 +8,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -148,8 +149,9 @@ def diverging_scale(mode: Mode) -> tuple[tuple[float, str], ...]:
     return DIVERGING if mode == "light" else _DIVERGING_DARK
 
 
+@cache
 def template(mode: Mode) -> go.layout.Template:
-    """The Plotly template of one mode: fonts, inks, axes, hover, palette."""
+    """The Plotly template of one mode: fonts, inks, axes, hover, palette. The same object at every call."""
     ink = INKS[mode]
     axis = {
         "gridcolor": ink.grid,
