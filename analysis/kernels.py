@@ -23,51 +23,51 @@ def frozen(array: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def count_bytes(experts_TLR, key_T, top_k_L, first_layer, n_groups, n_experts):  # type: ignore[no-untyped-def]
-    """Assignments per group, layer and slot, and routed tokens per group and layer, of one-byte ids.
+def count_bytes(experts_TLR, key_T, top_k_L, first_layer, n_groups):  # type: ignore[no-untyped-def]
+    """Assignments per group, layer and slot, and tokens per group, of one-byte ids.
 
-    Every byte has its slot, so the inner loop asks nothing; slots beyond the experts hold what was absent.
+    Every byte has its slot, so that the inner loop asks nothing; the last slot holds what was absent.
 
     Returns:
-        (G, L, 256) uint32 and (G, L) uint32.
+        (G, L, 256) uint32 and (G,) uint32.
     """
     n_layers = len(top_k_L)
     counts_GLS = np.zeros((n_groups, n_layers, 256), np.uint32)
-    routed_GL = np.zeros((n_groups, n_layers), np.uint32)
+    tokens_G = np.zeros(n_groups, np.uint32)
     for token in range(len(experts_TLR)):
         group = key_T[token]
         if group < 0:
             continue
+        tokens_G[group] += 1
         for layer in range(n_layers):
             ids = experts_TLR[token, first_layer + layer]
             slots = counts_GLS[group, layer]
-            routed_GL[group, layer] += ids[0] < n_experts
             for rank in range(top_k_L[layer]):
                 slots[ids[rank]] += 1
-    return counts_GLS, routed_GL
+    return counts_GLS, tokens_G
 
 
 @njit(cache=True, nogil=True)
-def count_quads(quads_TLQ, key_T, top_k_L, first_layer, n_groups, n_experts):  # type: ignore[no-untyped-def]
+def count_quads(quads_TLQ, key_T, top_k_L, first_layer, n_groups):  # type: ignore[no-untyped-def]
     """As `count_bytes`, of one-byte ids read four at a time, Q being R / 4: a quarter of the loads.
 
     Counting is bound by one read-modify-write a cycle, so whatever else the loop does must be little.
 
     Returns:
-        (G, L, 256) uint32 and (G, L) uint32.
+        (G, L, 256) uint32 and (G,) uint32.
     """
     n_layers = len(top_k_L)
     counts_GLS = np.zeros((n_groups, n_layers, 256), np.uint32)
-    routed_GL = np.zeros((n_groups, n_layers), np.uint32)
+    tokens_G = np.zeros(n_groups, np.uint32)
     byte, one, two, three = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)
     for token in range(len(quads_TLQ)):
         group = key_T[token]
         if group < 0:
             continue
+        tokens_G[group] += 1
         for layer in range(n_layers):
             quads = quads_TLQ[token, first_layer + layer]
             slots = counts_GLS[group, layer]
-            routed_GL[group, layer] += (quads[0] & byte) < n_experts
             n_whole = top_k_L[layer] >> 2
             for place in range(n_whole):
                 quad = quads[place]
@@ -77,7 +77,7 @@ def count_quads(quads_TLQ, key_T, top_k_L, first_layer, n_groups, n_experts):  #
                 slots[quad >> three] += 1
             for part in range(top_k_L[layer] & 3):
                 slots[(quads[n_whole] >> np.uint32(8 * part)) & byte] += 1
-    return counts_GLS, routed_GL
+    return counts_GLS, tokens_G
 
 
 @njit(cache=True, nogil=True)
@@ -85,22 +85,22 @@ def count_words(experts_TLR, key_T, top_k_L, first_layer, n_groups, n_experts): 
     """As `count_bytes`, of wider ids: the slot after the last expert holds what was absent.
 
     Returns:
-        (G, L, E + 1) uint32 and (G, L) uint32.
+        (G, L, E + 1) uint32 and (G,) uint32.
     """
     n_layers = len(top_k_L)
     counts_GLS = np.zeros((n_groups, n_layers, n_experts + 1), np.uint32)
-    routed_GL = np.zeros((n_groups, n_layers), np.uint32)
+    tokens_G = np.zeros(n_groups, np.uint32)
     for token in range(len(experts_TLR)):
         group = key_T[token]
         if group < 0:
             continue
+        tokens_G[group] += 1
         for layer in range(n_layers):
             ids = experts_TLR[token, first_layer + layer]
             slots = counts_GLS[group, layer]
-            routed_GL[group, layer] += ids[0] < n_experts
             for rank in range(top_k_L[layer]):
                 slots[min(ids[rank], n_experts)] += 1
-    return counts_GLS, routed_GL
+    return counts_GLS, tokens_G
 
 
 @njit(cache=True, nogil=True)

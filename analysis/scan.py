@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Literal, TypeVar
 
@@ -40,6 +41,9 @@ _Partial = tuple[np.ndarray, np.ndarray, np.ndarray]
 LARGEST_BLOCK = 1 << 25
 """Cells of the largest prompt × layer × expert table held at once; larger ones are made a few layers at a
 time."""
+
+SMALL_PARTIAL = 1 << 20
+"""Cells of a partial count that is not worth making smaller."""
 
 LARGEST_PARTIAL = 1 << 24
 """Cells of the largest partial count of one chunk; chunks that would need more are cut."""
@@ -189,41 +193,39 @@ def _scanned(
     one_byte = trace.absent == np.iinfo(np.uint8).max
     # The bytes of a quad come in the order of ranks only where the low byte is first.
     by_quads = one_byte and trace.n_ranks % 4 == 0 and sys.byteorder == "little"
-    kernel = count_quads if by_quads else count_bytes if one_byte else count_words
+    count = count_quads if by_quads else count_bytes if one_byte else partial(count_words, n_experts=n_experts)
     phase_code = None if phase is None else PHASES.index(phase)
 
     n_slots = 256 if one_byte else n_experts + 1
     n_layers = len(top_k_L)
 
     def counted(experts_TLR: np.ndarray, key_T: np.ndarray) -> Iterator[_Partial]:
-        used = key_T[key_T >= 0]
-        if not used.size:
-            return
-        first = int(used.min())
-        names = np.arange(first, int(used.max()) + 1)
-        if len(names) * n_layers * n_slots > LARGEST_PARTIAL:
-            names = np.unique(used)
+        names = np.arange(len(groups))
+        if len(names) * n_layers * n_slots > SMALL_PARTIAL:
+            # Groups of a chunk lie close together (prompts do), so a table of their range is small.
+            used = key_T[key_T >= 0]
+            names = np.arange(used.min(), used.max() + 1) if used.size else names[:0]
+            if len(names) * n_layers * n_slots > LARGEST_PARTIAL:
+                names = np.unique(used)
             if len(names) > 1 and len(names) * n_layers * n_slots > LARGEST_PARTIAL:
                 half = len(key_T) // 2
                 yield from counted(experts_TLR[:half], key_T[:half])
                 yield from counted(experts_TLR[half:], key_T[half:])
                 return
-            local_T = np.where(key_T >= 0, np.searchsorted(names, key_T), -1)
-        else:
-            # Groups of a chunk lie close together (prompts do), so a table of their range is small.
-            local_T = np.where(key_T >= 0, key_T - first, -1)
+            key_T = np.where(key_T >= 0, np.searchsorted(names, key_T), -1)
         ids = np.ascontiguousarray(experts_TLR)
-        counts, routed = kernel(
+        counts, tokens = count(
             frozen(ids.view(np.uint32) if by_quads else ids),
-            frozen(local_T.astype(np.int32)),
+            frozen(key_T.astype(np.int32, copy=False)),
             frozen(top_k_L),
             layers.start,
             len(names),
-            n_experts,
         )
-        yield names, counts[:, :, :n_experts], routed
+        # A token that the layer did not route is absent at all of its selected ranks.
+        unrouted = counts[:, :, -1] // np.maximum(top_k_L, 1)
+        yield names, counts[:, :, :n_experts], tokens[:, None].astype(np.int64) - unrouted
 
-    def partial(chunk: Chunk) -> list[_Partial]:
+    def of_chunk(chunk: Chunk) -> list[_Partial]:
         assert chunk.experts is not None
         key_T = keys(chunk)
         if phase_code is not None:
@@ -233,7 +235,7 @@ def _scanned(
     assignments_GLE = np.zeros((len(groups), n_layers, n_experts), dtype=np.int64)
     tokens_GL = np.zeros((len(groups), n_layers), dtype=np.int64)
     if n_layers and n_experts:
-        for partials in mapped_chunks(trace, partial):
+        for partials in mapped_chunks(trace, of_chunk):
             for names, counts, routed in partials:
                 assignments_GLE[names] += counts
                 tokens_GL[names] += routed
