@@ -184,4 +184,4 @@ def test_an_interrupt_leaves_a_trace_that_can_be_opened(model: Path, tmp_path: P
     assert trace.n_tokens > 0
     assert not trace.provenance.complete
     assert f"The {trace.n_tokens:,} tokens recorded so far can be opened" in " ".join(output.split())
-    assert "not finished" in run("info", tmp_path / "trace").output
+    assert "not finished" in " ".join(run("info", tmp_path / "trace").output.split())
