@@ -90,11 +90,11 @@ class ExpertsTap(Tap):
 
     def decode(self, ids: Tensor, weights: Tensor, logits: Tensor | None) -> Reading:
         """A reading from the experts' arguments and the router's logits."""
-        return Reading(
-            ids=ids.detach(),
-            weights=weights.detach(),
-            logits=None if logits is None else logits.detach().reshape(ids.shape[0], -1),
-        )
+        # Once a layer and step, where decoding waits for Python: nothing is called that would change nothing.
+        if logits is not None:
+            logits = logits.detach() if logits.requires_grad else logits
+            logits = logits if logits.dim() == 2 else logits.reshape(ids.shape[0], -1)
+        return Reading(ids=ids, weights=weights.detach() if weights.requires_grad else weights, logits=logits)
 
     def logits_among(self, outputs: Any, ids: Tensor, weights: Tensor) -> Tensor | None:  # noqa: ANN401
         """The router's output that is neither ids nor weights and has a column for every expert."""
