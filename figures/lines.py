@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -144,38 +145,38 @@ def training_curves(
     """
     figure = go.Figure()
     layers = list(dict.fromkeys(table["layer"].astype(str)))
+    steps = sorted(int(step) for step in table["step"].unique())
+    # Most happens early, so snapshots are taken close together there: by the number they would lie on one another.
+    even = len(steps) < 3 or min(b - a for a, b in pairwise(steps)) > 0.08 * (steps[-1] - steps[0])
+    place = {step: step if even else number for number, step in enumerate(steps)}
     shades = sample_colorscale(SEQUENTIAL, np.linspace(0.12, 0.92, max(2, len(layers))).tolist())
     for layer, shade in zip(layers, shades, strict=False):
         part = table[table["layer"].astype(str) == layer].sort_values("step")
         figure.add_scatter(
-            x=part["step"],
+            x=part["step"].map(place),
             y=part[value],
             mode="lines+markers",
             line={"color": shade, "width": 2},
             marker={"size": 6, "color": shade},
             name=plotly_text(layer),
-            hovertemplate=f"<b>{plotly_text(layer)}</b> · step %{{x:,}}<br>%{{y:.3g}}<extra></extra>",
+            customdata=part["step"],
+            hovertemplate=f"<b>{plotly_text(layer)}</b> · step %{{customdata:,}}<br>%{{y:.3g}}<extra></extra>",
         )
     if reference is not None:
         figure.add_hline(
             y=reference,
             line={"color": INKS[mode].muted, "width": 1.2, "dash": "dot"},
             annotation={"text": reference_name, "font": {"size": 11, "color": INKS[mode].muted}},
-            annotation_position="bottom right",
+            annotation_position="top right",
         )
-    steps = sorted(table["step"].unique())
-    # Early steps lie close together, and most happens there.
-    far_apart = len(steps) > 1 and steps[0] > 0 and steps[-1] >= 8 * steps[0]
     figure.update_layout(
         xaxis={
-            "title": {"text": "training step"},
-            "type": "log" if far_apart else "linear",
-            "tickvals": steps,
+            "title": {"text": "training step" if even else "training step (not to scale)"},
+            "tickvals": [place[step] for step in steps],
             "ticktext": [f"{step:,}" for step in steps],
             "tickangle": 0,
         },
         yaxis={"title": {"text": value_title}, "rangemode": "tozero"},
-        hovermode="closest",
     )
     return finish(figure, mode=mode, height=320)
 

@@ -55,3 +55,15 @@ def test_a_layer_without_a_number_leaves_a_gap():
     table = BALANCE.assign(cv=[np.nan, 0.9])
     figure = layer_tracks(table, [Track(column="cv", title="CV", threshold=0.5)])
     assert np.isnan(figure.data[0].x[0])
+
+
+def test_snapshots_that_would_lie_on_one_another_are_spaced_evenly_and_say_so():
+    steps = [0, 300, 3000, 22000]
+    table = pd.DataFrame({"step": steps, "layer": "L0", "v": [1.0, 2.0, 3.0, 4.0]})
+    figure = training_curves(table, value="v", value_title="v")
+    assert list(figure.data[0].x) == [0, 1, 2, 3]
+    assert list(figure.data[0].customdata) == steps
+    assert list(figure.layout.xaxis.ticktext) == ["0", "300", "3,000", "22,000"]
+    assert "not to scale" in figure.layout.xaxis.title.text
+    spread = training_curves(table.assign(step=[0, 7000, 14000, 22000]), value="v", value_title="v")
+    assert list(spread.data[0].x) == [0, 7000, 14000, 22000]
