@@ -55,7 +55,7 @@ CURVES = {
         ),
         Curve(
             value="excess_nats",
-            title="How telling of the task",
+            title="How telling",
             axis="information, nats above chance",
             reference="zero",
             definition="task_information",

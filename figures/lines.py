@@ -167,7 +167,7 @@ def training_curves(
             y=reference,
             line={"color": INKS[mode].muted, "width": 1.2, "dash": "dot"},
             annotation={"text": reference_name, "font": {"size": 11, "color": INKS[mode].muted}},
-            annotation_position="top right",
+            annotation_position="bottom right" if reference else "top right",
         )
     figure.update_layout(
         xaxis={
