@@ -12,6 +12,8 @@ __all__ = ["RUNS_VARIABLE", "Run", "find_runs", "places", "snapshots"]
 
 RUNS_VARIABLE = "ROUTESCOPE_RUNS"
 _REPOSITORY = Path(__file__).resolve().parents[1]
+# Sample models with traces of their own, recorded while they were trained.
+_SHIPPED = _REPOSITORY / "sample_checkpoints"
 _STEP = re.compile(r"step[-_]?(\d+)", re.IGNORECASE)
 # What makes a folder a trace: its header. Runs may lie a few folders deep, never inside one another.
 _HEADER = "header.json"
@@ -51,8 +53,8 @@ def find_runs(roots: Sequence[str | Path]) -> tuple[Run, ...]:
     for root in map(Path, roots):
         for path in sorted(_traces_below(root, depth=_DEPTH), key=_changed, reverse=True):
             _add(found, path, name=str(path.relative_to(root)))
-    for model in sorted((_REPOSITORY / "sample_checkpoints").glob("*/traces")):
-        for path in sorted(_traces_below(model, depth=2), key=lambda path: (_step_of(path) or 0, path.name)):
+    for model in sorted(_SHIPPED.glob("*/traces")):
+        for path in sorted(_traces_below(model, depth=2), key=lambda path: (-(_step_of(path) or 0), path.name)):
             _add(found, path, name=f"{model.parent.name}/{path.relative_to(model)}", series=model.parent.name)
     return tuple(found.values())
 

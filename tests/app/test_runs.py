@@ -59,3 +59,14 @@ def test_a_run_that_grows_gets_a_new_stamp(tmp_path):
     before = find_runs([tmp_path])[0].stamp
     (tmp_path / "run" / "commits.jsonl").write_text("more\n" * 100)
     assert find_runs([tmp_path])[0].stamp != before
+
+
+def test_shipped_snapshots_come_after_the_users_runs_the_trained_model_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.runs._SHIPPED", tmp_path / "shipped")
+    for step in (0, 300, 22000):
+        header(tmp_path / "shipped" / "tiny" / "traces" / f"step-{step:06d}")
+    header(tmp_path / "runs" / "tiny")
+    runs = find_runs([tmp_path / "runs"])
+    assert [run.name for run in runs] == ["tiny", "tiny/step-022000", "tiny/step-000300", "tiny/step-000000"]
+    # A run of the user that is called as a sample model belongs to its series.
+    assert [run.step for run in snapshots(runs, runs[0])] == [0, 300, 22000]
