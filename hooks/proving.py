@@ -21,6 +21,7 @@ class Proving:
 
     def __init__(self, sites: list[Site]) -> None:
         self._witness = Witness(sites)
+        self._unproven = set(range(len(sites)))
 
     def begin(self) -> None:
         """Watch; the taps must be attached."""
@@ -39,14 +40,15 @@ class Proving:
         sites = self._witness.proven()
         self.end()
         self._witness.sites = sites
-        if self._witness.pending:
+        self._unproven = set(self._witness.pending)
+        if self._unproven:
             self._witness.__enter__()
         return list(sites)
 
     @property
     def complete(self) -> bool:
-        """Whether every router has run."""
-        return not self._witness.pending
+        """Whether every router has been proven."""
+        return not self._unproven
 
     def prove_late(
         self, readings: Sequence[Reading | None], *, sites: list[Site], holds: Callable[[int], bool]
@@ -56,11 +58,7 @@ class Proving:
         Raises:
             RecordingError: the trace that was begun has no place for one of them.
         """
-        late = [
-            number
-            for number, reading in enumerate(readings)
-            if reading is not None and sites[number].facts.proof == "none"
-        ]
+        late = [number for number in sorted(self._unproven) if readings[number] is not None]
         if not late:
             return
         proven = self._witness.proven()
@@ -74,6 +72,11 @@ class Proving:
                 raise RecordingError(msg)
             sites[number] = proven[number]
         self._witness.sites = list(sites)
+        self._unproven -= set(late)
+        # A replay costs about as much as the experts themselves, so what is proven is not watched any more.
+        self.end()
+        if self._unproven:
+            self._witness.__enter__()
 
     def end(self) -> None:
         """Stop watching."""

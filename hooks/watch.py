@@ -60,6 +60,7 @@ class PassWatch:
         self.main = main_stack(sites, two_stacks=self._two_stacks)
         self.paused = self._outside_graphs = False
         self.generation: Generation | None = None
+        self._heard_before = False
         self._open: Pass | None = None
         self._owner: nn.Module | None = None
         self._thread = 0
@@ -67,6 +68,7 @@ class PassWatch:
         self._copied: set[int] = set()
         self._unexamined = set(range(len(sites)))
         self._originals: dict[int, Reading] = {}
+        self._pools = _pools(sites)
         self._on_cuda = any(parameter.is_cuda for parameter in model.parameters())
 
     @property
@@ -82,7 +84,7 @@ class PassWatch:
     def attach(self, *, compiled: bool = False) -> list[RemovableHandle]:
         """Hooks on the model, and on its encoder and decoder where it has both; kept out of compiled graphs."""
         self._outside_graphs = compiled
-        handles = self._hooked(self._model, stack=None if self._two_stacks else self.main)
+        handles = self._hooked(self._model, stack=None)
         if self._two_stacks:
             handles += self._hooked(self._model.get_encoder(), stack="encoder")
             handles += self._hooked(self._model.get_decoder(), stack="decoder")
@@ -165,6 +167,8 @@ class PassWatch:
             self._open = Pass(readings=[None] * len(self._sites), labels=self._labels(), generation=self.generation)
             self._owner, self._thread = module, thread
         assert self._open is not None
+        if stack is None and not self._two_stacks:
+            stack = self.main
         if stack is not None and (seen := stack_pass(given)) is not None:
             self._open.stacks[stack] = seen
 
@@ -172,6 +176,9 @@ class PassWatch:
         one, self._open, self._owner = self._open, None, None
         if one is None or output is None:
             return  # the forward raised: what it left is no record
+        if not self._heard_before:
+            self._heard_before = True
+            self._find_main(one)
         if self._with_nll:
             self._note_nll(one, output)
         n_rows = self._rows_by_stack(one)
@@ -179,6 +186,21 @@ class PassWatch:
         if self._originals:
             self._find_edited(one)
         self._deliver(one, n_rows)
+
+    def _find_main(self, one: Pass) -> None:
+        """Correct which stack reads the model's input, if the rows of the first forward say so (diffusion models)."""
+        seen = one.stacks.get(self.main)
+        if seen is None or self._two_stacks:
+            return
+        n_input = seen.n_batch * seen.n_columns
+        sizes: dict[str, set[int]] = {}
+        for site, reading in zip(self._sites, one.readings, strict=True):
+            if reading is not None and reading.rows is None:
+                sizes.setdefault(site.facts.stack, set()).add(reading.ids.shape[0])
+        fitting = [stack for stack, found in sizes.items() if found == {n_input}]
+        if fitting and self.main not in fitting:
+            one.stacks[fitting[0]] = one.stacks.pop(self.main)
+            self.main = fitting[0]
 
     def _note_nll(self, one: Pass, output: Any) -> None:
         seen = one.stacks.get(self.main)
@@ -213,23 +235,22 @@ class PassWatch:
         return n_rows
 
     def _require_all_heard(self, one: Pass, n_rows: Mapping[str, int]) -> None:
-        shared: dict[tuple[str, int], list[int]] = {}
         for number, (site, reading) in enumerate(zip(self._sites, one.readings, strict=True)):
             expected = n_rows.get(site.facts.stack)
-            if expected is None or (reading is not None and reading.rows is None and reading.ids.shape[0] == expected):
+            if expected is None:
+                continue  # this stack did not run
+            if reading is not None and reading.rows is None and reading.ids.shape[0] == expected:
                 continue
-            shared.setdefault((site.facts.stack, site.facts.number), []).append(number)
-        for (stack, _), numbers in shared.items():
-            # Routers that share a layer's tokens between them (text and image experts) add up to all of them.
-            parts = [one.readings[number] for number in numbers]
+            # Pools that share a layer's tokens between them (text and image experts) add up to all of them.
+            parts = [one.readings[member] for member in self._pools[number]]
             n_heard = sum(part.ids.shape[0] for part in parts if part is not None)
-            if n_heard == n_rows[stack] and any(part is not None and part.rows is not None for part in parts):
+            if len(parts) > 1 and n_heard == expected:
                 continue
-            facts = self._sites[numbers[0]].facts
+            facts = site.facts
             heard = "was not heard" if n_heard == 0 else f"gave {n_heard} rows"
             msg = (
                 f"The router of {facts.label} ({facts.router_class} at {facts.module}) {heard} in a forward of "
-                f"{n_rows[stack]} rows. A fused kernel, a compiled graph or an early exit may have gone around it; "
+                f"{expected} rows. A fused kernel, a compiled graph or an early exit may have gone around it; "
                 "load the model without that, and start the recording before the first compiled call."
             )
             raise RecordingError(msg)
@@ -242,6 +263,12 @@ class PassWatch:
                 self._copied.add(number)
             self._unexamined.discard(number)
         self._originals = {}
+
+
+def _pools(sites: list[Site]) -> list[list[int]]:
+    """For each router, the numbers of those that share its layer's tokens, itself included."""
+    parents = [getattr(site.tap, "pools", None) or site for site in sites]
+    return [[other for other, parent in enumerate(parents) if parent is own] for own in parents]
 
 
 def _copy(reading: Reading) -> Reading:
