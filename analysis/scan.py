@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -36,7 +36,7 @@ Phase = Literal["prompt", "generated"]
 
 Result = TypeVar("Result")
 
-_Partial = tuple[np.ndarray, np.ndarray, np.ndarray]
+_Partial = tuple[np.ndarray | slice, np.ndarray, np.ndarray]
 
 LARGEST_BLOCK = 1 << 25
 """Cells of the largest prompt × layer × expert table held at once; larger ones are made a few layers at a
@@ -185,41 +185,40 @@ def _scanned(
     trace: RoutingTrace, *, groups: tuple[str, ...], by: By | None, phase: Phase | None, layers: slice
 ) -> CountTable:
     # Compiling costs a second, so it is not paid by who only imports this room.
-    from analysis.kernels import count_bytes, count_quads, count_words, frozen
+    from analysis.kernels import frozen
 
     keys = _keys(trace, groups=groups, by=by)
     top_k_L = np.array([facts.top_k for facts in trace.layer_facts[layers]], dtype=np.int64)
     n_experts = trace.n_experts
     one_byte = trace.absent == np.iinfo(np.uint8).max
-    # The bytes of a quad come in the order of ranks only where the low byte is first.
-    by_quads = one_byte and trace.n_ranks % 4 == 0 and sys.byteorder == "little"
-    count = count_quads if by_quads else count_bytes if one_byte else partial(count_words, n_experts=n_experts)
+    count, word = _counter(one_byte=one_byte, top_k_L=top_k_L, n_ranks=trace.n_ranks, n_experts=n_experts)
     phase_code = None if phase is None else PHASES.index(phase)
 
     n_slots = 256 if one_byte else n_experts + 1
     n_layers = len(top_k_L)
 
     def counted(experts_TLR: np.ndarray, key_T: np.ndarray) -> Iterator[_Partial]:
-        names = np.arange(len(groups))
-        if len(names) * n_layers * n_slots > SMALL_PARTIAL:
+        names: np.ndarray | slice = slice(0, len(groups))
+        n_names = len(groups)
+        if n_names * n_layers * n_slots > SMALL_PARTIAL:
             # Groups of a chunk lie close together (prompts do), so a table of their range is small.
             used = key_T[key_T >= 0]
-            names = np.arange(used.min(), used.max() + 1) if used.size else names[:0]
-            if len(names) * n_layers * n_slots > LARGEST_PARTIAL:
-                names = np.unique(used)
-            if len(names) > 1 and len(names) * n_layers * n_slots > LARGEST_PARTIAL:
+            held = np.arange(used.min(), used.max() + 1) if used.size else used
+            if len(held) * n_layers * n_slots > LARGEST_PARTIAL:
+                held = np.unique(used)
+            if len(held) > 1 and len(held) * n_layers * n_slots > LARGEST_PARTIAL:
                 half = len(key_T) // 2
                 yield from counted(experts_TLR[:half], key_T[:half])
                 yield from counted(experts_TLR[half:], key_T[half:])
                 return
-            key_T = np.where(key_T >= 0, np.searchsorted(names, key_T), -1)
-        ids = np.ascontiguousarray(experts_TLR)
+            names, n_names = held, len(held)
+            key_T = np.where(key_T >= 0, np.searchsorted(held, key_T), -1)
         counts, tokens = count(
-            frozen(ids.view(np.uint32) if by_quads else ids),
+            frozen(np.ascontiguousarray(experts_TLR).view(word)),
             frozen(key_T.astype(np.int32, copy=False)),
             frozen(top_k_L),
             layers.start,
-            len(names),
+            n_names,
         )
         # A token that the layer did not route is absent at all of its selected ranks.
         unrouted = counts[:, :, -1] // np.maximum(top_k_L, 1)
@@ -240,6 +239,22 @@ def _scanned(
                 assignments_GLE[names] += counts
                 tokens_GL[names] += routed
     return CountTable(groups=groups, assignments_GLE=assignments_GLE, tokens_GL=tokens_GL)
+
+
+def _counter(
+    *, one_byte: bool, top_k_L: np.ndarray, n_ranks: int, n_experts: int
+) -> tuple[Callable[..., Any], np.dtype[Any]]:
+    """The fastest loop for such ids, and the words in which it reads them."""
+    from analysis.kernels import count_bytes, count_bytes_of, count_quads_of, count_words
+
+    if not one_byte:
+        return partial(count_words, n_experts=n_experts), np.dtype(np.uint16)
+    if len(set(top_k_L.tolist())) != 1:
+        return count_bytes, np.dtype(np.uint8)
+    top_k = int(top_k_L[0])
+    if top_k % 4 == 0 and n_ranks % 4 == 0 and sys.byteorder == "little":
+        return count_quads_of(top_k // 4), np.dtype(np.uint32)
+    return count_bytes_of(top_k), np.dtype(np.uint8)
 
 
 def _from_counts(trace: RoutingTrace, *, groups: tuple[str, ...], by: By | None, phase: Phase | None) -> CountTable:

@@ -85,18 +85,20 @@ def test_wide_ids_count_like_narrow_ones():
     assert routed_tokens(trace).values.tolist() == [2, 1]
 
 
-@pytest.mark.parametrize("top_k", [1, 3, 4, 6, 8])
-def test_ids_read_four_at_a_time_count_alike(top_k):
-    # eight stored ranks, so quads are read; the same ids under an odd number of ranks are read byte by byte
+@pytest.mark.parametrize("top_k, n_ranks", [(1, 9), (3, 9), (8, 9), (4, 8), (8, 8)])
+def test_layers_alike_and_layers_unlike_are_counted_alike(top_k, n_ranks):
+    # layers that all select as many experts have loops of their own, one that reads ids four at a time where it can;
+    # a third layer that selects two experts takes them away
     rng = np.random.default_rng(top_k)
-    ids = rng.permuted(np.tile(np.arange(40), (50, 2, 1)), axis=2)[:, :, :9]
+    ids = rng.permuted(np.tile(np.arange(40), (50, 3, 1)), axis=2)[:, :, :n_ranks]
     ids[::7, 1] = -1
-    eight, nine = (
-        RoutingTrace.from_arrays(ids[:, :, :n_ranks], layer_facts=facts_of(2, n_experts=40, top_k=top_k), checked=False)
-        for n_ranks in (8, 9)
-    )
-    assert assignment_counts(eight).equals(assignment_counts(nine))
-    assert routed_tokens(eight).values.tolist() == [50, 42]
+    facts = facts_of(2, n_experts=40, top_k=top_k)
+    alike = RoutingTrace.from_arrays(ids[:, :2], layer_facts=facts, checked=False)
+    other = facts_of(1, n_experts=40, top_k=2, first=2)
+    unlike = RoutingTrace.from_arrays(ids, layer_facts=(*facts, *other), checked=False)
+    assert assignment_counts(alike).equals(assignment_counts(unlike).sel(layer=["L00", "L01"]))
+    assert routed_tokens(alike).values.tolist() == [50, 42]
+    assert routed_tokens(unlike).values.tolist() == [50, 42, 50]
 
 
 def test_halves_add_up_and_order_does_not_matter():
