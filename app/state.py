@@ -40,8 +40,8 @@ T = TypeVar("T")
 
 # Names that belong to the Selection, whatever the trace; everything else in the URL is an option of a view.
 SELECTION_NAMES = ("tasks", "layers", "experts", "prompts", "focus")
-_LAST_WRITE = "_last_write"
-# A click made before the browser has shown the previous one's URL arrives with the URL of before.
+_WRITES = "_writes"
+# How long after a write the browser may still show the URL of before.
 _STALE_SECONDS = 0.6
 
 
@@ -326,19 +326,27 @@ def revision(key: str, value: Any) -> tuple[int, Any]:
 
 
 def _query() -> dict[str, str]:
-    seen = dict(st.query_params)
-    before, after, when = st.session_state.get(_LAST_WRITE, (None, None, 0.0))
-    stale = before is not None and seen == before and time.monotonic() - when < _STALE_SECONDS
-    return dict(after) if stale else seen
+    return dict(st.query_params)
 
 
 def _write(changes: Mapping[str, str | None]) -> None:
-    before = _query()
+    """Change names of the URL, from the callback of a click.
+
+    A click made before the browser has shown what the previous one wrote arrives with the URL of before that; it
+    counts from what was written. Only a click can come too early: going back to that URL runs no callback, and is
+    taken as it comes.
+    """
+    now = time.monotonic()
+    superseded, latest = st.session_state.get(_WRITES, ([], {}))
+    superseded = [(query, since) for query, since in superseded if now - since < _STALE_SECONDS]
+    seen = _query()
+    early = any(query == seen for query, _ in superseded)
+    before = latest if early else seen
     after = {name: value for name, value in (before | dict(changes)).items() if value}
-    if after == before:
-        return
-    st.session_state[_LAST_WRITE] = (before, after, time.monotonic())
-    st.query_params.from_dict(after)
+    if after != before:
+        st.session_state[_WRITES] = ([*superseded, (before, now)], after)
+    if after != seen:
+        st.query_params.from_dict(after)
 
 
 def _seed(key: str, value: Any) -> None:
