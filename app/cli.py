@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.terminal import bytes_in_words, info_screen, printable
+from app.terminal import RecordingBar, bytes_in_words, info_screen, printable
 from routing import RoutingError, open_trace, pack_trace, read_tasks, summary, verify_trace
 
 if TYPE_CHECKING:
@@ -130,9 +130,10 @@ def record(
         "trust_remote_code": trust_remote_code,
     }
     try:
-        evaluation = recorded(
-            model, task_set, out=where, tasks_source=", ".join(tasks), console=out, loading=loading, **options
-        )
+        with RecordingBar(out, n_prompts=len(task_set)) as bar:
+            evaluation = recorded(
+                model, task_set, out=where, tasks_source=", ".join(tasks), watch=bar, loading=loading, **options
+            )
     except KeyboardInterrupt:
         _tell_what_is_left(where)
         raise typer.Exit(STOPPED_BY_USER) from None

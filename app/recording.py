@@ -1,28 +1,38 @@
-"""A recording from the command line: load, measure, run, show how far it is. The only file here that needs torch."""
+"""A recording, whoever asked for it: load, measure, run, say how far it is. The only file here that needs torch."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from transformers.utils.logging import disable_progress_bar
 
 from hooks import Recorder, load_model
 from hooks.encoding import padded
-from hooks.evaluation import Evaluation
-from hooks.evaluation import Progress as Done
+from hooks.evaluation import Evaluation, Progress
 from hooks.models import model_device
 from hooks.overhead import measure_overhead
 from routing import TaskSet
 
-__all__ = ["recorded"]
+__all__ = ["Watch", "recorded"]
 
 N_OVERHEAD_BATCHES, N_OVERHEAD_ROUNDS = 4, 5
 N_PARAMETERS_A_THREAD = 50_000_000
+
+
+class Watch(Protocol):
+    """Who is told how a recording goes: a terminal, or a file that the app reads."""
+
+    def stage(self, name: str) -> None:
+        """Told of what begins: "loading", "measuring" or "recording"."""
+
+    def measured(self, overhead: dict[str, Any]) -> None:
+        """Told what recording costs, where that was measured."""
+
+    def progress(self, done: Progress) -> None:
+        """Told after every batch."""
 
 
 def recorded(
@@ -31,7 +41,7 @@ def recorded(
     *,
     out: Path,
     tasks_source: str,
-    console: Console,
+    watch: Watch,
     loading: dict[str, Any],
     batch_size: int,
     seed: int,
@@ -47,6 +57,7 @@ def recorded(
     Raises:
         RecordingError, TaskError: as `load_model` and `Recorder.run` say.
     """
+    watch.stage("loading")
     torch.manual_seed(seed)
     # The progress of single weights is noise beside that of the run.
     disable_progress_bar()
@@ -56,19 +67,9 @@ def recorded(
     kept = {"level": level, "n_runners_up": n_runners_up}
     overhead = None
     if with_overhead:
-        with console.status("Measuring what recording costs …"):
-            overhead = _overhead(model, tokenizer, tasks, batch_size=batch_size, out=out, seed=seed, kept=kept)
-        interval = f"{overhead['low']:.3f} to {overhead['high']:.3f}"
-        console.print(f"Recording takes {overhead['ratio']:.3f} × the time without ({interval}).")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("prompts"),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    )
+        watch.stage("measuring")
+        overhead = _overhead(model, tokenizer, tasks, batch_size=batch_size, out=out, seed=seed, kept=kept)
+        watch.measured(overhead)
     recorder = Recorder(
         model,
         tokenizer,
@@ -79,22 +80,17 @@ def recorded(
         tasks_source=tasks_source,
         **kept,
     )
-    with recorder, Progress(*columns, console=console) as bar:
+    with recorder:
         if overhead is not None:
             recorder.note(overhead=overhead)
-        line = bar.add_task("recording", total=len(tasks), speed="")
-
-        def show(done: Done) -> None:
-            speed = f"{done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s"
-            bar.update(line, completed=done.n_prompts, speed=speed)
-
+        watch.stage("recording")
         return recorder.run(
             tasks,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             too_long=too_long,
             option_norm=option_norm,
-            progress=show,
+            progress=watch.progress,
         )
 
 

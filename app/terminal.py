@@ -1,16 +1,67 @@
-"""What a terminal shows of a trace."""
+"""What a terminal shows of a trace, and of one that is being recorded."""
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from routing import TraceSummary
 
-__all__ = ["bytes_in_words", "info_screen", "printable"]
+if TYPE_CHECKING:
+    from hooks.evaluation import Progress as Done
+
+__all__ = ["RecordingBar", "bytes_in_words", "info_screen", "printable"]
 
 N_TASKS_SHOWN = 20
+
+
+class RecordingBar:
+    """A recording on a terminal: a line that says what it costs, a bar, tokens a second, the time left."""
+
+    def __init__(self, console: Console, *, n_prompts: int) -> None:
+        self._console, self._n_prompts = console, n_prompts
+        self._shown = ExitStack()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn("prompts"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as the last line says."""
+        self._shown.close()
+
+    def stage(self, name: str) -> None:
+        """Show what begins: "measuring" or "recording"; loading was announced."""
+        self._shown.close()
+        if name == "measuring":
+            self._shown.enter_context(self._console.status("Measuring what recording costs …"))
+        elif name == "recording":
+            self._shown.enter_context(self._bar)
+            self._line = self._bar.add_task("recording", total=self._n_prompts, speed="")
+
+    def measured(self, overhead: dict[str, Any]) -> None:
+        """Say what recording costs."""
+        interval = f"{overhead['low']:.3f} to {overhead['high']:.3f}"
+        self._console.print(f"Recording takes {overhead['ratio']:.3f} × the time without ({interval}).")
+
+    def progress(self, done: Done) -> None:
+        """Move the bar."""
+        speed = f"{done.n_tokens / max(done.seconds, 1e-9):,.0f} tokens/s"
+        self._bar.update(self._line, completed=done.n_prompts, speed=speed)
 
 
 def printable(text: str) -> str:
