@@ -6,7 +6,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,10 +25,12 @@ from moe_models.pha.parts import (
     GeneratedAdapter,
     PrototypicalHypernetwork,
     Retriever,
+    TaskAdapter,
     shared_adapter,
 )
+from moe_models.tasks import KnowsTasks
 
-SOURCES = ("prototype", "instance", "shared")
+SOURCES = ("prototype", "instance", "shared", "task")
 
 
 @strict
@@ -36,8 +38,10 @@ class PhaConfig(T5Config):
     """A T5 configuration plus PHA's widths, its tasks and the weights of its losses.
 
     ``tasks`` is the only map from prototype row to task, in a fixed order. ``adapter_source`` is ``prototype`` for the
-    method; ``instance`` (the generator sees each example's own vector) and ``shared`` (one learned adapter a layer) are
-    controls. The control without contrast is the method with ``contrast_weight`` 0.
+    method; ``instance`` (the generator sees each example's own vector), ``shared`` (one learned adapter a layer) and
+    ``task`` (every task its own learned adapters, in encoder and decoder; nothing is shared but the frozen backbone)
+    are controls. The control without contrast is the method with ``contrast_weight`` 0. ``task_aliases`` gives tasks
+    other names that they go by.
 
     Four options follow the authors' code where it differs from our defaults: biases in the generator, the epsilon of
     its norm, an encoder adapter of another width than the decoder's, and adapters that take h instead of LN h.
@@ -46,6 +50,7 @@ class PhaConfig(T5Config):
     model_type = "pha"
 
     tasks: list[str] = field(default_factory=list)
+    task_aliases: dict[str, str] = field(default_factory=dict)
     adapter_source: str = "prototype"
     adapter_dim: int = 32
     prototype_dim: int = 64
@@ -80,14 +85,18 @@ class PhaStack(KeepsOwnInitialization, T5Stack):
 
     def __init__(self, config: PhaConfig) -> None:
         super().__init__(config)
-        learned = not config.is_decoder or config.adapter_source == "shared"
         for block in self.block:
-            adapter = shared_adapter(config) if learned else GeneratedAdapter()
+            if config.adapter_source == "task":
+                adapter = TaskAdapter(len(config.tasks), config.d_model, config.adapter_dim)
+            elif config.is_decoder and config.adapter_source != "shared":
+                adapter = GeneratedAdapter()
+            else:
+                adapter = shared_adapter(config)
             block.layer[-1] = AdaptedFeedForward(config, adapter)
         self.post_init()
 
 
-class PhaForConditionalGeneration(KeepsOwnInitialization, T5ForConditionalGeneration):
+class PhaForConditionalGeneration(KnowsTasks, KeepsOwnInitialization, T5ForConditionalGeneration):
     """T5 with shared encoder adapters, and decoder adapters generated for the task of each example."""
 
     config_class = PhaConfig
@@ -114,17 +123,6 @@ class PhaForConditionalGeneration(KeepsOwnInitialization, T5ForConditionalGenera
         )
         self.post_init()
 
-    def task_ids(self, names: Sequence[str]) -> torch.Tensor:
-        """The prototype row of each named task.
-
-        Raises:
-            ValueError: a name is not among the tasks this model was trained on.
-        """
-        if missing := sorted(set(names) - set(self.config.tasks)):
-            msg = f"This model has no prototype for {missing}; it knows {list(self.config.tasks)}."
-            raise ValueError(msg)
-        return torch.tensor([self.config.tasks.index(name) for name in names], device=self.device)
-
     def freeze_backbone(self) -> None:
         """Leave only what PHA adds trainable: encoder adapters, retriever, prototypes, hypernetwork."""
         added = ("adapter", "retriever", "prototypes", "hypernetwork")
@@ -134,6 +132,18 @@ class PhaForConditionalGeneration(KeepsOwnInitialization, T5ForConditionalGenera
     def task_adapters(self) -> list[AdapterWeights]:
         """For each decoder layer, the adapters of all tasks in the order of ``config.tasks``; from weights alone."""
         return self.hypernetwork(self.prototypes.weight)
+
+    @contextmanager
+    def told(self, task_ids: torch.Tensor | None) -> Iterator[None]:
+        """Run encoder and decoder with adapters that belong to the tasks of the examples, where there are any."""
+        places = [module for module in self.modules() if isinstance(module, TaskAdapter)]
+        try:
+            for place in places:
+                place.rows = task_ids
+            yield
+        finally:
+            for place in places:
+                place.rows = None
 
     @contextmanager
     def adapted(self, vectors: torch.Tensor) -> Iterator[None]:
@@ -160,6 +170,20 @@ class PhaForConditionalGeneration(KeepsOwnInitialization, T5ForConditionalGenera
         **kwargs,  # noqa: ANN003
     ) -> PhaOutput:
         """T5's forward for examples of the tasks ``task_ids`` (B); inside ``adapted`` they may be left out."""
+        if self.config.adapter_source == "task" and task_ids is not None:
+            with self.told(task_ids):
+                return self._run(input_ids, attention_mask, task_ids, labels, encoder_outputs, kwargs)
+        return self._run(input_ids, attention_mask, task_ids, labels, encoder_outputs, kwargs)
+
+    def _run(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        task_ids: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        encoder_outputs,  # noqa: ANN001
+        kwargs: dict,
+    ) -> PhaOutput:
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         encoded = encoder_outputs[0]
@@ -209,6 +233,9 @@ class PhaForConditionalGeneration(KeepsOwnInitialization, T5ForConditionalGenera
         if task_ids is None:
             return super().generate(input_ids, **kwargs)
         vectors = self.prototypes(task_ids)
+        if self.config.adapter_source == "task":
+            with self.told(task_ids):
+                return super().generate(input_ids, **kwargs)
         if self.config.adapter_source == "instance":
             mask = kwargs.get("attention_mask")
             mask = torch.ones_like(input_ids) if mask is None else mask

@@ -96,6 +96,32 @@ class GeneratedAdapter(nn.Module):
         return adapters(x)
 
 
+class TaskAdapter(nn.Module):
+    """One learned adapter a task, none of them shared: the control in which tasks learn nothing from each other."""
+
+    def __init__(self, n_tasks: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(n_tasks, hidden, width) * 1e-3)
+        self.bias_down = nn.Parameter(torch.zeros(n_tasks, width))
+        self.up = nn.Parameter(torch.randn(n_tasks, width, hidden) * 1e-3)
+        self.bias_up = nn.Parameter(torch.zeros(n_tasks, hidden))
+        self.rows: torch.Tensor | None = None
+        """The task of each example of the batch (B); set for one forward and taken away after it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the adapters of the examples' tasks add: (B, P, d) in and out.
+
+        Raises:
+            RuntimeError: no tasks were set.
+        """
+        if self.rows is None:
+            msg = "The adapters of this control belong to tasks, and no tasks were set. Call the model with task_ids=."
+            raise RuntimeError(msg)
+        rows = self.rows.repeat_interleave(len(x) // len(self.rows)) if len(self.rows) != len(x) else self.rows
+        chosen = AdapterWeights(self.down[rows], self.bias_down[rows], self.up[rows], self.bias_up[rows])
+        return chosen(x)
+
+
 class AdaptedFeedForward(T5LayerFF):
     """A T5 feed-forward with an adapter beside it: h + dropout(FFN(LN h)) + A(LN h), or + A(h) where so configured."""
 

@@ -20,6 +20,7 @@ from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoder
 
 from moe_models.adapters import ConditioningEmbedding, KeepsOwnInitialization
 from moe_models.task_moe.router import TaskRouter
+from moe_models.tasks import KnowsTasks
 
 
 @strict
@@ -29,12 +30,16 @@ class TaskMoeConfig(BartConfig):
     ``selection`` is ``gumbel_hard`` (straight-through), ``gumbel``, ``softmax`` or ``average`` (a control: every expert
     counts the same). Decoding keeps no key-value cache: the experts of a layer would each need their own.
     ``encoder_unrouted_layers`` and ``decoder_unrouted_layers`` name layers that stay ordinary (the authors call them
-    vanilla); the router has no part for them, and they are not counted among the routed layers.
+    vanilla); the router has no part for them, and they are not counted among the routed layers. ``task_aliases`` gives
+    tasks other names that they go by. ``reads_instruction`` says whether prompts were trained on with their first line,
+    the instruction; a model that reads it knows the task without its route.
     """
 
     model_type = "task_moe"
 
     tasks: list[str] = field(default_factory=list)
+    task_aliases: dict[str, str] = field(default_factory=dict)
+    reads_instruction: bool = True
     num_layer_experts: int = 3
     task_embedding_dim: int = 128
     router_hidden_dim: int = 64
@@ -90,7 +95,7 @@ def routed_stack(
     )
 
 
-class TaskMoeForConditionalGeneration(KeepsOwnInitialization, BartForConditionalGeneration):
+class TaskMoeForConditionalGeneration(KnowsTasks, KeepsOwnInitialization, BartForConditionalGeneration):
     """BART with routed layers. Embeddings, their norms and the head are shared by all tasks."""
 
     config_class = TaskMoeConfig
@@ -130,17 +135,6 @@ class TaskMoeForConditionalGeneration(KeepsOwnInitialization, BartForConditional
         if isinstance(module, TaskRouter):
             module.temperature.fill_(module.initial_temperature)
         super()._init_weights(module)
-
-    def task_ids(self, names: Sequence[str]) -> torch.Tensor:
-        """The row of each named task in the task embedding.
-
-        Raises:
-            ValueError: a name is not among the tasks this model was trained on.
-        """
-        if missing := sorted(set(names) - set(self.config.tasks)):
-            msg = f"This model has no route for {missing}; it knows {list(self.config.tasks)}."
-            raise ValueError(msg)
-        return torch.tensor([self.config.tasks.index(name) for name in names], device=self.device)
 
     def routes(self, task_ids: torch.Tensor | None = None) -> torch.Tensor:
         """Routes (L, B, m) of the given tasks, or of all in the order of ``config.tasks``; from weights alone."""

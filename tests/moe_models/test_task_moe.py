@@ -172,7 +172,7 @@ def test_saving_keeps_tasks_and_temperature(tmp_path):
 def test_what_is_missing_is_said():
     with pytest.raises(RuntimeError, match="task_ids="):
         task_moe()(**inputs())
-    with pytest.raises(ValueError, match="no route for \\['mnli'\\]"):
+    with pytest.raises(ValueError, match="no row for the tasks \\['mnli'\\]"):
         task_moe().task_ids(["mnli"])
     with pytest.raises(ValueError, match="no selection 'best'"):
         task_moe(selection="best")
