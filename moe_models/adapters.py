@@ -1,6 +1,6 @@
 """Adapters: the small bottleneck networks that HyperMoE and PHA add, learned directly or generated.
 
-Letters in shapes: S generated adapter, B example, P position, d hidden, a adapter width.
+Letters in shapes: S generated adapter, T token, B example, P position, d hidden, a adapter width.
 """
 
 from __future__ import annotations
@@ -44,6 +44,19 @@ class AdapterWeights:
         inner = functional.relu(torch.bmm(rows, own.down) + own.bias_down[:, None])
         out = torch.bmm(inner, own.up) + own.bias_up[:, None]
         return out.view_as(x)
+
+    def masked(self, x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """The same for tokens that choose an adapter each: x (T, d), ``chosen`` (T, S) with one 1 a row, else 0.
+
+        All adapters run as one, S·a wide, and the mask keeps a token's own part of it. Per token that is S times the
+        arithmetic and none of the memory that copying an adapter to every token takes; its shapes depend on no data.
+        """
+        own, chosen = self.to(x.dtype), chosen.to(x.dtype)
+        n_adapters, hidden, width = own.down.shape
+        wide = own.down.transpose(0, 1).reshape(hidden, n_adapters * width)
+        inner = functional.relu(x @ wide + own.bias_down.reshape(-1)).view(-1, n_adapters, width)
+        kept = (inner * chosen[:, :, None]).view(-1, n_adapters * width)
+        return kept @ own.up.reshape(n_adapters * width, hidden) + chosen @ own.bias_up
 
 
 class Adapter(nn.Module):

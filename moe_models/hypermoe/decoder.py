@@ -44,13 +44,25 @@ class HyperMoeSparseBlock(OlmoeSparseMoeBlock):
         """The experts' weighted sum plus the HyperExpert: (batch, position, d) in and out."""
         flat = hidden_states.reshape(-1, hidden_states.shape[-1])
         _, weights, index = self.gate(flat)
+        return self.mixed(flat, index, weights).view_as(hidden_states)
+
+    def mixed(self, flat: torch.Tensor, index: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """What the block makes of tokens already routed: (T, d) for experts ``index`` (T, k) and their weights."""
         out = self.experts(flat, index, weights)
-        if self.hyper_expert is not None:
-            out = out + self.hyper_expert(flat, index)
-        return out.view_as(hidden_states)
+        return out if self.hyper_expert is None else out + self.hyper_expert(flat, index)
 
 
-class HyperMoeModel(KeepsOwnInitialization, OlmoeModel):
+class BatchesItsExperts:
+    """For models whose experts are a stock class: they may run as one grouped product, as in the stock model."""
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        # transformers looks for the decorator in the source file of the model's class; here the experts are imported,
+        # and the answer would be no: a loop over experts that is slow and does not compile.
+        return True
+
+
+class HyperMoeModel(KeepsOwnInitialization, BatchesItsExperts, OlmoeModel):
     """OLMoE's decoder with a HyperExpert in every layer and one hypernetwork for all of them."""
 
     config_class = HyperMoeConfig
@@ -63,7 +75,7 @@ class HyperMoeModel(KeepsOwnInitialization, OlmoeModel):
         self.post_init()
 
 
-class HyperMoeForCausalLM(KeepsOwnInitialization, OlmoeForCausalLM):
+class HyperMoeForCausalLM(KeepsOwnInitialization, BatchesItsExperts, OlmoeForCausalLM):
     """HyperMoE with a language-model head; ``generate`` and the loss are OLMoE's."""
 
     config_class = HyperMoeConfig

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 from typing import Literal
 
 import torch
@@ -33,6 +35,12 @@ Override = Literal["shifted", "mean", "zero", "skip"]
 """What an evaluation puts in place of the selection embedding.
 
 Another set's, as many copies of the mean expert embedding, zero; ``skip`` leaves the HyperExpert out.
+"""
+
+MOST_MASKED_SETS = 128
+"""Up to so many possible sets of selected experts a layer generates all of them and masks.
+
+Beyond, running the adapters of all sets costs more than copying to each token its own.
 """
 
 
@@ -98,7 +106,9 @@ class HyperExpert(nn.Module):
     """(C) Ê(x) = ReLU(x·D + β_D)·U + β_U, its weights generated for the token's selected set.
 
     Adapters are generated once for each distinct set of selected experts, never once a token: with N experts and top-k
-    there are at most C(N, k) of them a layer, so the result is the same and no generation is repeated.
+    there are at most C(N, k) of them a layer, so the result is the same and no generation is repeated. Where C(N, k) is
+    small all sets are generated, whether a token has them or not, so that no shape depends on the data and training
+    compiles into one graph.
     """
 
     def __init__(
@@ -136,8 +146,18 @@ class HyperExpert(nn.Module):
         """What the generated adapters add: (T, d) for ``hidden_states`` (T, d) and ``top_k_index`` (T, k)."""
         if self.override == "skip":
             return torch.zeros_like(hidden_states)
-        sets, which = self.distinct_sets(top_k_index)
-        return self.generate(sets).to(hidden_states.dtype)[which](hidden_states)
+        top_k = top_k_index.shape[-1]
+        if comb(self.n_experts, top_k) > MOST_MASKED_SETS:
+            sets, which = self.distinct_sets(top_k_index)
+            return self.generate(sets).to(hidden_states.dtype)[which](hidden_states)
+        sets = torch.tensor(list(combinations(range(self.n_experts), top_k)), device=top_k_index.device)
+        return self.generate(sets).masked(hidden_states, self._is_the_set(sets, top_k_index))
+
+    def _is_the_set(self, sets: torch.Tensor, top_k_index: torch.Tensor) -> torch.Tensor:
+        """Which of ``sets`` (S, k) each token selected: (T, S) bool, one True a row, whatever the order of ranks."""
+        members = torch.zeros(len(sets), self.n_experts, device=sets.device).scatter_(1, sets, 1.0)
+        selected = members.new_zeros(len(top_k_index), self.n_experts).scatter_(1, top_k_index.long(), 1.0)
+        return selected @ members.T == sets.shape[1]
 
 
 class OrdinaryAdapter(Adapter):

@@ -85,6 +85,31 @@ def test_the_order_of_the_selected_experts_does_not_matter_and_each_set_is_gener
     assert which[0] == which[1] != which[2]
 
 
+def test_masking_all_sets_adds_what_copying_each_token_its_adapter_adds(monkeypatch):
+    part = parts(decoder())[1]
+    index = torch.stack([torch.randperm(5)[:2] for _ in range(40)])
+    x = torch.randn(40, 16, requires_grad=True)
+    masked = part(x, index)
+    wanted = torch.autograd.grad(masked.square().sum(), [x, *part.hypernetwork.parameters()])
+    monkeypatch.setattr("moe_models.hypermoe.hyper_expert.MOST_MASKED_SETS", 1)
+    copied = part(x, index)
+    torch.testing.assert_close(masked, copied)
+    got = torch.autograd.grad(copied.square().sum(), [x, *part.hypernetwork.parameters()])
+    torch.testing.assert_close(wanted, got)
+
+
+def test_the_hyper_expert_is_one_graph_whatever_sets_there_are():
+    part = parts(decoder())[0]
+    whole = torch.compile(part, fullgraph=True, dynamic=False, backend="eager")
+    for index in (torch.tensor([[0, 1], [1, 0], [2, 4]]), torch.tensor([[3, 4], [3, 4], [4, 3]])):
+        x = torch.randn(3, 16)
+        torch.testing.assert_close(whole(x, index), part(x, index))
+
+
+def test_experts_may_run_as_one_grouped_product():
+    assert decoder().model.layers[0].mlp.experts.config._experts_implementation == "grouped_mm"
+
+
 def test_a_sparse_block_adds_the_hyper_expert_without_a_weight():
     block = decoder().model.layers[0].mlp
     x = torch.randn(1, 5, 16)
