@@ -1,5 +1,15 @@
 """The nouns of RouteScope: traces of routing, selections, tasks and prompts, and their errors."""
 
+from routing.adapters import (
+    ABSENT_ADAPTER,
+    MAX_PARAMETERS,
+    MISSING_ADAPTER,
+    Adapters,
+    AdapterSite,
+    adapters_of,
+    flattened_adapter,
+    selected_set_key,
+)
 from routing.chunks import PHASES, Chunk
 from routing.errors import RecordingError, RoutingError, SelectionError, TaskError, TraceError
 from routing.facts import LayerFacts, Provenance, stacks_of
@@ -20,7 +30,12 @@ from routing.tasks import Metric, Prompt, Task, TaskSet, prompt_text
 from routing.trace import RoutingTrace
 
 __all__ = [
+    "ABSENT_ADAPTER",
+    "MAX_PARAMETERS",
+    "MISSING_ADAPTER",
     "PHASES",
+    "AdapterSite",
+    "Adapters",
     "Chunk",
     "Focus",
     "LayerFacts",
@@ -40,8 +55,10 @@ __all__ = [
     "TraceError",
     "TraceSummary",
     "TraceWriter",
+    "adapters_of",
     "check_invariants",
     "expert_name",
+    "flattened_adapter",
     "from_bfloat16",
     "load_derived",
     "open_trace",
@@ -51,6 +68,7 @@ __all__ = [
     "recover_trace",
     "save_derived",
     "save_trace",
+    "selected_set_key",
     "stacks_of",
     "summary",
     "to_bfloat16",

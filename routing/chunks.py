@@ -13,12 +13,26 @@ from routing.errors import TraceError
 if TYPE_CHECKING:
     from routing.trace import RoutingTrace
 
-__all__ = ["PHASES", "TOKEN_ARRAYS", "TOKEN_COLUMNS", "Chunk", "iterate_chunks"]
+__all__ = [
+    "ADAPTER_ARRAYS",
+    "PHASES",
+    "ROUTER_ARRAYS",
+    "TOKEN_ARRAYS",
+    "TOKEN_COLUMNS",
+    "Chunk",
+    "iterate_chunks",
+]
 
 PHASES = ("prompt", "generated")
 """Names of the phase codes 0 and 1."""
 
-TOKEN_ARRAYS = ("experts", "scores", "weights", "dropped", "logits")
+ROUTER_ARRAYS = ("experts", "scores", "weights", "dropped", "logits")
+"""Arrays over tokens and layers."""
+
+ADAPTER_ARRAYS = ("adapter_index", "adapter_ratio")
+"""Arrays over tokens and sites of adapters."""
+
+TOKEN_ARRAYS = (*ROUTER_ARRAYS, *ADAPTER_ARRAYS)
 """Arrays with one row a token that a scan may ask for."""
 
 TOKEN_COLUMNS = ("prompt", "position", "token_id", "phase", "stack", "nll")
@@ -36,6 +50,10 @@ class Chunk:
         weights: (T, L, K) float16, applied weights; NaN where there is none. None if not asked for.
         dropped: (T, L, K) bool. None if not asked for or not recorded.
         logits: (T, L, E) float16 or float32; NaN where there is none. None if not asked for or not recorded.
+        adapter_index: (T, S) int32, row of `trace.adapters.table`; -1 where no adapter was applied, -2 where the trace
+            does not hold the one that was. None if not asked for or not recorded.
+        adapter_ratio: (T, S) float16, norm of what the adapter added over the norm of what it was added to; NaN where
+            there is none. None if not asked for or not recorded.
         prompt: (T,) int32, row of `trace.prompts`.
         task: (T,) int16, index into `trace.tasks`.
         position: (T,) int32, place in the prompt.
@@ -52,6 +70,8 @@ class Chunk:
     weights: np.ndarray | None = None
     dropped: np.ndarray | None = None
     logits: np.ndarray | None = None
+    adapter_index: np.ndarray | None = None
+    adapter_ratio: np.ndarray | None = None
     prompt: np.ndarray
     task: np.ndarray
     position: np.ndarray

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 from routing.errors import TraceError
 
-__all__ = ["LayerFacts", "Provenance", "stacks_of"]
+__all__ = ["JsonFacts", "LayerFacts", "Provenance", "stacks_of"]
 
 
-class _JsonFacts:
+class JsonFacts:
     """Plain dictionaries in and out; keys of a later minor version are ignored."""
 
     def to_json(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class _JsonFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerFacts(_JsonFacts):
+class LayerFacts(JsonFacts):
     """One router: where it sits and how it decides.
 
     Attributes:
@@ -60,6 +60,9 @@ class LayerFacts(_JsonFacts):
         capacity: most tokens an expert takes in a batch, or None.
         proof: how the recording of this layer was proven: "replay", "poison", "counts", "none".
         note: what a reader must know, such as that the library does not obey this router.
+        selection: how scores become a decision where that is a matter of mode: "softmax", "gumbel_hard", …; or None.
+        temperature: by which the logits were divided before that, or None.
+        expert_names: what the experts are called where they are more than a number (a prototype has a task), or None.
     """
 
     label: str
@@ -80,10 +83,13 @@ class LayerFacts(_JsonFacts):
     capacity: int | None = None
     proof: str = "none"
     note: str | None = None
+    selection: str | None = None
+    temperature: float | None = None
+    expert_names: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Provenance(_JsonFacts):
+class Provenance(JsonFacts):
     """How a trace came to be.
 
     Attributes:

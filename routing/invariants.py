@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from routing.chunks import Chunk
+from routing.adapter_invariants import of_adapter_rows, of_adapter_table
+from routing.chunks import ROUTER_ARRAYS, Chunk
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
 
@@ -36,7 +37,8 @@ def violations(trace: RoutingTrace, *, limit: int = 20) -> list[str]:
     Checked: layer labels, prompt ids and positions are unique; ids are in range, distinct, and without a gap
     along rank; a token that a layer routes has exactly that layer's top_k selected (so counts sum to tokens ×
     top_k); weights of selected experts are finite and do not increase along rank; runners-up do not increase
-    in score; logits are there for existing experts and not NaN; every token's prompt is known.
+    in score; logits are there for existing experts and not NaN; every token's prompt is known; experts have as many
+    names as there are experts, or none; and of adapters what `routing.adapter_invariants` says.
     """
     found: list[str] = []
     for sentence in _all(trace):
@@ -49,6 +51,9 @@ def violations(trace: RoutingTrace, *, limit: int = 20) -> list[str]:
 def _all(trace: RoutingTrace) -> Iterator[str]:
     if len(set(trace.layers)) != len(trace.layers):
         yield f"Layer labels are not unique: {list(trace.layers)}."
+    for facts in trace.layer_facts:
+        if facts.expert_names is not None and len(facts.expert_names) != facts.n_experts:
+            yield f"{facts.label} names {len(facts.expert_names)} of {facts.n_experts} experts."
     if trace.prompts["prompt"].duplicated().any():
         yield "Prompt ids are not unique."
     if trace.level == "counts":
@@ -57,10 +62,12 @@ def _all(trace: RoutingTrace) -> Iterator[str]:
     if not _prompts_are_known(trace):
         yield f"Tokens name prompts outside the table of {trace.n_prompts}."
         return
-    for chunk in trace.chunks(fields=("experts", "scores", "weights", "dropped", "logits"), n_tokens=N_TOKENS_A_CHECK):
+    yield from of_adapter_table(trace)
+    for chunk in trace.chunks(fields=ROUTER_ARRAYS, n_tokens=N_TOKENS_A_CHECK):
         yield from _of_keys(trace, chunk)
         for layer in range(trace.n_layers):
             yield from _of_layer(trace, chunk, layer)
+    yield from of_adapter_rows(trace, n_tokens=N_TOKENS_A_CHECK)
     yield from _of_positions(trace)
 
 

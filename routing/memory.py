@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from routing.adapters import ABSENT_ADAPTER, Adapters
 from routing.chunks import PHASES
 from routing.errors import TraceError
 from routing.facts import LayerFacts, Provenance, stacks_of
@@ -31,6 +32,10 @@ def trace_from_arrays(
     vocabulary: Mapping[int, str] | None = None,
     provenance: Provenance | None = None,
     unit: Unit = "token",
+    adapters: Adapters | None = None,
+    adapter_index: np.ndarray | None = None,
+    adapter_ratio: np.ndarray | None = None,
+    vectors: Mapping[str, xr.DataArray] | None = None,
     checked: bool = True,
 ) -> RoutingTrace:
     """A trace in memory.
@@ -47,6 +52,10 @@ def trace_from_arrays(
         vocabulary: piece of each token id.
         provenance: how the trace came to be.
         unit: what a row is.
+        adapters: the distinct adapters, as `routing.adapters_of` makes them.
+        adapter_index: (token, site), row of the adapters' table; negative where none; all so if left out.
+        adapter_ratio: (token, site), NaN where none; all so if left out.
+        vectors: labelled tables by name.
         checked: whether the invariants are checked.
 
     Raises:
@@ -82,6 +91,7 @@ def trace_from_arrays(
         arrays[name] = values if keep else values.astype(dtype)
     if prompts is None:
         prompts = pd.DataFrame({"prompt": ["prompt-0"]})
+    arrays |= _adapter_arrays(adapters, adapter_index, adapter_ratio, n_tokens=n_tokens)
     arrays |= _token_columns(tokens, n_tokens=n_tokens, stacks=stacks_of(facts))
     pieces = None
     if vocabulary is not None:
@@ -98,6 +108,8 @@ def trace_from_arrays(
         unit=unit,
         provenance=provenance or Provenance(n_tokens=n_tokens, complete=True),
         pieces=pieces,
+        adapter_table=adapters,
+        vector_tables=dict(vectors or {}),
     )
     trace = RoutingTrace(storage)
     if checked:
@@ -146,6 +158,27 @@ def trace_from_counts(
         count_table=table,
     )
     return RoutingTrace(storage)
+
+
+def _adapter_arrays(
+    adapters: Adapters | None, index: np.ndarray | None, ratio: np.ndarray | None, *, n_tokens: int
+) -> dict[str, np.ndarray]:
+    """The arrays over sites in their types; none where there are no adapters."""
+    if adapters is None:
+        if index is not None or ratio is not None:
+            msg = "There are rows of an adapter index or ratio, but no adapters. Give the adapters, too."
+            raise TraceError(msg)
+        return {}
+    shape = (n_tokens, len(adapters.sites))
+    filled = {
+        "adapter_index": np.full(shape, ABSENT_ADAPTER, np.int32) if index is None else np.asarray(index, np.int32),
+        "adapter_ratio": np.full(shape, np.nan, np.float16) if ratio is None else np.asarray(ratio, np.float16),
+    }
+    for name, values in filled.items():
+        if values.shape != shape:
+            msg = f"The {name} has shape {values.shape}, but rows and sites want {shape}. Give both the same rows."
+            raise TraceError(msg)
+    return filled
 
 
 def _compact_ids(experts: np.ndarray, *, n_experts: int) -> np.ndarray:

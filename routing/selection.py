@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, unquote
 
 import numpy as np
+import xarray as xr
 
-from routing.chunks import TOKEN_ARRAYS, TOKEN_COLUMNS
+from routing.adapters import Adapters
+from routing.chunks import ADAPTER_ARRAYS, ROUTER_ARRAYS, TOKEN_COLUMNS
 from routing.errors import SelectionError
 from routing.facts import stacks_of
 from routing.rows import PickedRows, Rows
@@ -138,9 +140,16 @@ class Selection:
                 raise SelectionError(msg)
 
 
-def expert_name(layer: str, expert: int) -> str:
-    """How an expert is printed: L07·E12."""
-    return f"{layer}·E{expert}"
+def expert_name(layer: str, expert: int, *, names: Mapping[str, Sequence[str]] | None = None) -> str:
+    """How an expert is printed: L07·E12, or retriever·sentiment where experts have names.
+
+    Args:
+        layer: label of the layer.
+        expert: number of the expert.
+        names: names of the experts of a layer, as in `trace.expert_names`.
+    """
+    named = (names or {}).get(layer, ())
+    return f"{layer}·{named[expert]}" if expert < len(named) else f"{layer}·E{expert}"
 
 
 def selected(trace: RoutingTrace, selection: Selection) -> RoutingTrace:
@@ -164,9 +173,11 @@ def selected(trace: RoutingTrace, selection: Selection) -> RoutingTrace:
         names = [name for name in counts["task"].values if name in set(prompts["task"][keep])]
         counts = counts.sel(task=names, layer=[each.label for each in facts])
         n_tokens = max(int(counts.sel(layer=each.label).sum()) // each.top_k for each in facts)
+    arrays = _picked_arrays(trace, keep=keep, rows=rows, layers=layers)
+    adapters, of_sites = _picked_adapters(trace, {each.label for each in facts}, rows=rows)
     asked = hashlib.sha256(repr((trace.digest, sorted(selection.to_query().items()))).encode())
     storage = MemoryStorage(
-        arrays=_picked_arrays(trace, keep=keep, rows=rows, layers=layers),
+        arrays=arrays | of_sites,
         prompt_table=prompts[keep].reset_index(drop=True),
         layer_facts=facts,
         n_ranks=trace.n_ranks,
@@ -176,6 +187,8 @@ def selected(trace: RoutingTrace, selection: Selection) -> RoutingTrace:
         provenance=trace.provenance,
         pieces=trace.vocabulary,
         count_table=counts,
+        adapter_table=adapters,
+        vector_tables=_picked_vectors(trace, prompts["prompt"][keep].tolist(), [each.label for each in facts]),
         given_digest=asked.hexdigest()[:16],
     )
     return RoutingTrace(storage)
@@ -193,14 +206,49 @@ def _picked_arrays(
         "stack": np.array([stacks.index(each) if each in stacks else 255 for each in trace.stacks], dtype=np.uint8),
     }
     arrays: dict[str, Rows] = {}
-    for name in (*TOKEN_ARRAYS, *TOKEN_COLUMNS):
+    for name in (*ROUTER_ARRAYS, *TOKEN_COLUMNS):
         if (base := trace.storage.rows(name)) is None:
             continue
-        if name in TOKEN_ARRAYS:
+        if name in ROUTER_ARRAYS:
             arrays[name] = PickedRows(base, rows=rows, layers=layers, width=widths.get(name))
         else:
             arrays[name] = PickedRows(base, rows=rows, recode=recodes.get(name))
     return arrays
+
+
+def _picked_adapters(
+    trace: RoutingTrace, labels: set[str], *, rows: np.ndarray | None
+) -> tuple[Adapters | None, dict[str, Rows]]:
+    """The adapters of kept sites, numbered anew, and the rows that name them.
+
+    A site that bears a layer's label goes with that layer; other sites always stay.
+    """
+    held = trace.storage.adapters()
+    if held is None:
+        return None, {}
+    gone = set(trace.layers) - labels
+    sites = np.array([number for number, site in enumerate(held.sites) if site.label not in gone], dtype=np.int64)
+    kept = [held.sites[number] for number in sites]
+    stays = held.keys["site"].isin([site.label for site in kept]).to_numpy()
+    # The last two entries answer for the negative marks, which count from the end.
+    recode = np.append(np.where(stays, np.cumsum(stays) - 1, -1), [-2, -1]).astype(np.int32)
+    arrays: dict[str, Rows] = {}
+    for name in ADAPTER_ARRAYS:
+        if (base := trace.storage.rows(name)) is not None:
+            arrays[name] = PickedRows(base, rows=rows, layers=sites, recode=recode if name == "adapter_index" else None)
+    return held.picked(np.flatnonzero(stays), kept), arrays
+
+
+def _picked_vectors(trace: RoutingTrace, prompts: list[str], layers: list[str]) -> dict[str, xr.DataArray]:
+    """The vectors of kept prompts and layers."""
+    kept = {"prompt": prompts, "layer": layers}
+    picked = {}
+    for name, table in trace.vectors.items():
+        wanted = {
+            dim: np.isin(table[dim].values, kept[dim]) for dim in kept if dim in table.dims and dim in table.coords
+        }
+        picked[name] = table.isel({dim: np.flatnonzero(here) for dim, here in wanted.items()})
+    return picked
 
 
 def _rows_of(trace: RoutingTrace, keep: np.ndarray, stacks: tuple[str, ...]) -> np.ndarray | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from routing.adapters import Adapters
 from routing.chunks import TOKEN_ARRAYS, TOKEN_COLUMNS
 from routing.errors import TraceError
 from routing.facts import LayerFacts, Provenance
@@ -111,6 +112,14 @@ class Storage(Protocol):
         """(task, layer, expert) · assignments · 0 and up; level "counts" only."""
         ...
 
+    def adapters(self) -> Adapters | None:
+        """The distinct adapters, or None; without the index of who used them."""
+        ...
+
+    def vectors(self) -> dict[str, xr.DataArray]:
+        """Small tables read off the model or the examples, by name."""
+        ...
+
 
 def id_dtype(n_experts: int) -> np.dtype:
     """The smallest type that holds every expert and the mark of absence, its largest value."""
@@ -170,6 +179,8 @@ class MemoryStorage:
     provenance: Provenance = field(default_factory=Provenance)
     pieces: pd.Series | None = None
     count_table: xr.DataArray | None = None
+    adapter_table: Adapters | None = None
+    vector_tables: Mapping[str, xr.DataArray] = field(default_factory=dict)
     given_digest: str | None = None
     path: Path | None = None
 
@@ -185,6 +196,11 @@ class MemoryStorage:
                 content.update(np.ascontiguousarray(rows.read(0, self.n_tokens)).tobytes())
         if self.count_table is not None:
             content.update(np.ascontiguousarray(self.count_table.values).tobytes())
+        if self.adapter_table is not None:
+            content.update(self.adapter_table.keys.to_json(orient="values").encode())
+            content.update(np.ascontiguousarray(self.adapter_table.parameters.values).tobytes())
+        for name, table in sorted(self.vector_tables.items()):
+            content.update(name.encode() + np.ascontiguousarray(table.values).tobytes())
         content.update(self.prompt_table.to_json(orient="values").encode("utf-8", "backslashreplace"))
         return content.hexdigest()[:16]
 
@@ -213,3 +229,11 @@ class MemoryStorage:
     def counts(self) -> xr.DataArray | None:
         """(task, layer, expert) · assignments · 0 and up; level "counts" only."""
         return self.count_table
+
+    def adapters(self) -> Adapters | None:
+        """The distinct adapters, or None; without the index of who used them."""
+        return self.adapter_table
+
+    def vectors(self) -> dict[str, xr.DataArray]:
+        """Small tables read off the model or the examples, by name."""
+        return dict(self.vector_tables)

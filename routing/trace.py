@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from routing.adapters import Adapters
 from routing.chunks import PHASES, TOKEN_COLUMNS, Chunk, iterate_chunks
 from routing.facts import LayerFacts, Provenance, stacks_of
 from routing.rows import labelled
@@ -225,6 +226,46 @@ class RoutingTrace:
         """
         return self._array("logits", "expert")
 
+    @cached_property
+    def adapters(self) -> Adapters | None:
+        """The distinct adapters that were generated and applied; None where the model makes none."""
+        held = self.storage.adapters()
+        return None if held is None else replace(held, index=self.storage.rows("adapter_index"))
+
+    @cached_property
+    def adapter_index(self) -> xr.DataArray | None:
+        """Which adapter each row used.
+
+        Returns:
+            (token, site) · row of `adapters.table` · 0 and up, -1 where none, -2 where the trace does not hold it.
+        """
+        return self._of_adapters("adapter_index")
+
+    @cached_property
+    def adapter_ratio(self) -> xr.DataArray | None:
+        """How much the adapter added: norm of its output over the norm of the output that it was added to.
+
+        Returns:
+            (token, site) · ratio of norms · 0 and up, or NaN where there is none.
+        """
+        return self._of_adapters("adapter_ratio")
+
+    @cached_property
+    def vectors(self) -> dict[str, xr.DataArray]:
+        """Small tables read off the model or the examples beside the routing: "prototype", "expert_embedding", …."""
+        return self.storage.vectors()
+
+    @cached_property
+    def dense_routing(self) -> bool:
+        """Whether every layer always selects all its experts, so that only their weights say anything."""
+        facts = self.layer_facts
+        return all(each.top_k == each.n_experts for each in facts) and any(each.n_experts > 1 for each in facts)
+
+    @cached_property
+    def expert_names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the experts, for the layers whose experts are more than a number."""
+        return {each.label: tuple(each.expert_names) for each in self.layer_facts if each.expert_names}
+
     def chunks(self, *, fields: Sequence[str] = ("experts",), n_tokens: int = 65536) -> Iterator[Chunk]:
         """Every token once, in order, as runs of plain arrays; every scan goes through here.
 
@@ -259,3 +300,9 @@ class RoutingTrace:
             return None
         coords: Mapping[str, Any] = {"layer": list(self.layers), last: np.arange(rows.shape[2])}
         return labelled(rows, ("token", "layer", last), dict(coords))
+
+    def _of_adapters(self, name: str) -> xr.DataArray | None:
+        rows, held = self.storage.rows(name), self.storage.adapters()
+        if rows is None or held is None:
+            return None
+        return labelled(rows, ("token", "site"), {"site": [site.label for site in held.sites]})

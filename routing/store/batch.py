@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from routing.chunks import ADAPTER_ARRAYS
 from routing.errors import RecordingError
 from routing.facts import LayerFacts
 from routing.store.format import ArraySpec, to_bfloat16
@@ -33,6 +34,8 @@ class TokenBatch:
         weights: (T, L, K) applied weights, NaN where absent.
         dropped: (T, L, K) or None.
         logits: (T, L, E), as uint16 codes where the trace keeps bfloat16; or None.
+        adapter_index: (T, S), number of the adapter that each site applied, -1 where none; or None.
+        adapter_ratio: (T, S), norm of what it added over the norm of what it was added to, NaN where none; or None.
     """
 
     prompt: np.ndarray
@@ -46,6 +49,8 @@ class TokenBatch:
     weights: np.ndarray
     dropped: np.ndarray | None = None
     logits: np.ndarray | None = None
+    adapter_index: np.ndarray | None = None
+    adapter_ratio: np.ndarray | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -59,7 +64,7 @@ def stored_arrays(batch: TokenBatch, specs: Mapping[str, ArraySpec]) -> list[np.
     Raises:
         RecordingError: an array is missing, unexpected, or of another shape.
     """
-    for name in ("dropped", "logits"):
+    for name in ("dropped", "logits", *ADAPTER_ARRAYS):
         if getattr(batch, name) is not None and name not in specs:
             msg = (
                 f"The batch holds {name}, but the trace was begun without. "

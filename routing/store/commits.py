@@ -56,9 +56,9 @@ class CommitLog:
         """What the log says so far."""
         return Commits(batches=tuple(self._batches), prompts_crc=self._prompts_crc)
 
-    def commit_batch(self, n_rows: int, crc: int) -> None:
-        """Say that `n_rows` rows are whole now."""
-        self._write({"n": n_rows, "crc32": f"{crc:08x}", "time": round(time.time(), 3)})
+    def commit_batch(self, n_rows: int, crc: int, **about: object) -> None:
+        """Say that `n_rows` rows are whole now, and what else is known of the new ones."""
+        self._write({"n": n_rows, "crc32": f"{crc:08x}", **about, "time": round(time.time(), 3)})
         self._batches.append((n_rows, crc))
 
     def commit_prompts(self, crc: int) -> None:

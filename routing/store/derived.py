@@ -17,6 +17,7 @@ import xarray as xr
 
 from routing.errors import RecordingError, RoutingError, TraceError
 from routing.store.files import read_json, read_table, write_json, write_table
+from routing.store.labels import described, labelled_again
 from routing.trace import RoutingTrace
 
 __all__ = ["load_derived", "save_derived"]
@@ -93,11 +94,7 @@ def _write(folder: Path, key: str, value: Any) -> dict[str, Any]:
         return {"kind": "table", "index": [name for name in value.index.names if name is not None]}
     if isinstance(value, xr.DataArray):
         np.save(folder / f"{key}.npy", np.ascontiguousarray(value.values), allow_pickle=False)
-        coords = {
-            str(name): {"dims": list(coord.dims), "values": coord.values.tolist()}
-            for name, coord in value.coords.items()
-        }
-        return {"kind": "labelled", "dims": list(value.dims), "coords": coords, "attrs": dict(value.attrs)}
+        return {"kind": "labelled"} | described(value)
     if isinstance(value, np.ndarray):
         np.save(folder / f"{key}.npy", value, allow_pickle=False)
         return {"kind": "array"}
@@ -113,5 +110,4 @@ def _read(folder: Path, key: str, kind: Mapping[str, Any]) -> Any:
     array = np.load(folder / f"{key}.npy", allow_pickle=False)
     if kind["kind"] == "array":
         return array
-    coords = {name: (each["dims"], each["values"]) for name, each in kind["coords"].items()}
-    return xr.DataArray(array, dims=kind["dims"], coords=coords, attrs=kind["attrs"])
+    return labelled_again(array, kind)

@@ -29,6 +29,8 @@ def header_of(
     tasks: Sequence[Mapping[str, Any]],
     provenance: Provenance,
     n_tokens: int,
+    adapters: Mapping[str, Any] | None = None,
+    vectors: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of header.json: all that a list of traces needs."""
     return {
@@ -47,6 +49,8 @@ def header_of(
         "tasks": list(tasks),
         "layers": [facts.to_json() for facts in layer_facts],
         "provenance": provenance.to_json(),
+        **({} if adapters is None else {"adapters": dict(adapters)}),
+        **({"vectors": list(vectors)} if vectors else {}),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from routing.adapters import ABSENT_ADAPTER
 from routing.errors import TraceError
 from routing.facts import LayerFacts
 from routing.storage import COLUMN_TYPES, id_dtype
@@ -24,6 +25,7 @@ __all__ = [
     "array_specs",
     "check_format",
     "checksum",
+    "chunk_rows_of",
     "content_digest",
     "from_bfloat16",
     "to_bfloat16",
@@ -105,6 +107,7 @@ def array_specs(
     n_ranks: int,
     logits_dtype: LogitsType | None,
     with_dropped: bool,
+    n_sites: int = 0,
     chunk_tokens: int = CHUNK_TOKENS,
 ) -> dict[str, ArraySpec]:
     """The arrays of a trace of tokens, in the order in which a batch is written and checksummed."""
@@ -125,6 +128,9 @@ def array_specs(
         stored = np.dtype(np.uint16 if logits_dtype == "bfloat16" else logits_dtype)
         nothing = BFLOAT16_NAN if logits_dtype == "bfloat16" else "NaN"
         shapes.append(("logits", stored, (n_layers, n_experts), ("layer", "expert"), nothing))
+    if n_sites:
+        shapes.append(("adapter_index", np.dtype(np.int32), (n_sites,), ("site",), ABSENT_ADAPTER))
+        shapes.append(("adapter_ratio", half, (n_sites,), ("site",), "NaN"))
     fills = {"token_id": -1, "nll": "NaN"}
     shapes += [(name, dtype, (), (), fills.get(name, 0)) for name, dtype in COLUMN_TYPES.items()]
     specs: dict[str, ArraySpec] = {}
@@ -137,13 +143,13 @@ def array_specs(
             tail=tail,
             dims=("token", *dims),
             fill=fill,
-            chunk_rows=_chunk_rows(chunk_tokens, row_bytes),
+            chunk_rows=chunk_rows_of(chunk_tokens, row_bytes),
             encoding=encoding,
         )
     return specs
 
 
-def _chunk_rows(chunk_tokens: int, row_bytes: int) -> int:
+def chunk_rows_of(chunk_tokens: int, row_bytes: int) -> int:
     """Rows a chunk: halved until a chunk is small enough, so that chunks of all arrays nest."""
     while chunk_tokens > 1 and chunk_tokens * row_bytes > MAX_CHUNK_BYTES:
         chunk_tokens = (chunk_tokens + 1) // 2
@@ -186,10 +192,20 @@ def checksum(content: Any, start: int = 0) -> int:
     return zlib.crc32(flat[whole:].data, start)
 
 
-def content_digest(commits: list[tuple[int, int]], prompts_crc: int | None, header: Mapping[str, Any]) -> str:
-    """Name of a stored trace's content: its batches, its prompts and its router facts, all by checksum."""
+def content_digest(
+    commits: list[tuple[int, int]],
+    prompts_crc: int | None,
+    header: Mapping[str, Any],
+    *,
+    beside: Mapping[str, Any] | None = None,
+) -> str:
+    """Name of a stored trace's content: its batches, its prompts, its router facts, all by checksum.
+
+    What lies `beside`, adapters and vectors, counts where there is any.
+    """
     facts = [header.get(name) for name in ("unit", "level", "layers")]
-    content = json.dumps([commits, prompts_crc, facts], sort_keys=True, ensure_ascii=True)
+    held = [{name: each for name, each in (beside or {}).items() if each}]
+    content = json.dumps([commits, prompts_crc, facts, *filter(None, held)], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from routing.errors import TraceError
 from routing.facts import stacks_of
+from routing.store.adapters import ADAPTERS, adapter_specs
 from routing.store.appender import finish_array
 from routing.store.commits import LOG
 from routing.store.files import write_json
@@ -41,6 +42,7 @@ def recover_trace(path: str | Path) -> int:
             n_ranks=storage.n_ranks,
             logits_dtype=header.get("logits_dtype"),
             with_dropped="dropped" in storage.array_names,
+            n_sites=len(header.get("adapters", {}).get("sites", ())),
             chunk_tokens=int(header["chunk_tokens"]),
         )
         if storage.array_names:
@@ -49,8 +51,12 @@ def recover_trace(path: str | Path) -> int:
                     storage.stored_rows(name, decoded=False).read(n_tokens - 1, n_tokens)  # not cut off
                 finish_array(folder / ZARR_GROUP, specs[name], n_tokens)
             write_missing_parts(folder, stacks_of(storage.layer_facts), specs, n_tokens=n_tokens)
+        if (adapters := storage.stored_adapters) is not None:
+            for spec in adapter_specs(adapters.facts).values() if adapters.n_adapters else ():
+                finish_array(folder / ADAPTERS, spec, adapters.n_adapters)
+            header["adapters"] = dict(adapters.facts) | {"n_adapters": adapters.n_adapters}
         header["n_tokens"] = n_tokens
-        header["digest"] = content_digest(list(said.batches), said.prompts_crc, header)
+        header["digest"] = content_digest(list(said.batches), said.prompts_crc, header, beside=storage.beside)
         known = storage.provenance
         note = known.note or "The run did not come to its end; what was committed was recovered."
         header["provenance"] = replace(known, n_tokens=n_tokens, note=note).to_json()

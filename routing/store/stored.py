@@ -10,15 +10,18 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from routing.adapters import Adapters
 from routing.errors import TraceError
 from routing.facts import LayerFacts, Provenance
 from routing.rows import Rows
 from routing.storage import Level, Unit, with_prompt_columns
+from routing.store.adapters import KnownRows, StoredAdapters
 from routing.store.commits import Commits, last_committed, read_commits
 from routing.store.files import read_json
 from routing.store.format import ZARR_GROUP, check_format, checksum, content_digest
 from routing.store.rawrows import RawRows
 from routing.store.tables import PROMPTS, read_counts, read_prompts, read_vocabulary
+from routing.store.vectors import read_vectors, vector_checksums
 from routing.trace import RoutingTrace
 
 __all__ = ["HEADER", "StoredStorage", "batch_checksum", "open_trace"]
@@ -87,14 +90,26 @@ class StoredStorage:
         if self.level == "counts":
             counts, n_tokens = read_counts(self.path, self.layer_facts)
             return content_digest([(n_tokens, checksum(counts.values))], None, self.header)
-        return content_digest(list(self.commits.batches), self.commits.prompts_crc, self.header)
+        said = self.commits
+        return content_digest(list(said.batches), said.prompts_crc, self.header, beside=self.beside)
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Checksums of what lies beside the arrays: adapters and vectors."""
+        held = self.stored_adapters
+        batches = [] if held is None else [list(each[:2]) for each in held.batches]
+        return {"adapters": batches, "vectors": vector_checksums(self.path, self.vector_names)}
 
     def rows(self, name: str) -> Rows | None:
         """An array or token column by name; None if it was not recorded."""
         if name not in self._arrays:
             return None
         if name not in self._opened:
-            self._opened[name] = self.stored_rows(name, decoded=True)
+            rows = self.stored_rows(name, decoded=True)
+            if name == "adapter_index":
+                held = self.stored_adapters
+                rows = KnownRows(rows, 0 if held is None else held.n_adapters)
+            self._opened[name] = rows
         return self._opened[name]
 
     def require_rows(self, name: str) -> Rows:
@@ -133,6 +148,27 @@ class StoredStorage:
     def counts(self) -> xr.DataArray | None:
         """(task, layer, expert) · assignments · 0 and up; level "counts" only."""
         return read_counts(self.path, self.layer_facts)[0] if self.level == "counts" else None
+
+    def adapters(self) -> Adapters | None:
+        """The distinct adapters, or None; without the index of who used them."""
+        return None if self.stored_adapters is None else self.stored_adapters.read()
+
+    def vectors(self) -> dict[str, xr.DataArray]:
+        """Small tables read off the model or the examples, by name."""
+        return read_vectors(self.path, self.vector_names, complete=self._provenance.complete)
+
+    @cached_property
+    def stored_adapters(self) -> StoredAdapters | None:
+        """The dictionary of adapters as it lies in the folder."""
+        facts = self.header.get("adapters")
+        if facts is None:
+            return None
+        return StoredAdapters(self.path, facts, self.packed, self._provenance.complete)
+
+    @property
+    def vector_names(self) -> tuple[str, ...]:
+        """Names of the tables in the folder of vectors."""
+        return tuple(self.header.get("vectors", ()))
 
     @cached_property
     def _prompt_tasks(self) -> pd.DataFrame:

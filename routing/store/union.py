@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from routing.adapters import Adapters
 from routing.errors import TraceError
 from routing.facts import LayerFacts, Provenance
 from routing.rows import Rows
@@ -143,6 +144,14 @@ class UnionStorage:
         for table in filled[1:]:
             total = total + table
         return total
+
+    def adapters(self) -> Adapters | None:
+        """The distinct adapters, or None; without the index of who used them."""
+        return None
+
+    def vectors(self) -> dict[str, xr.DataArray]:
+        """Small tables read off the model or the examples, by name."""
+        return {}
 
     @cached_property
     def _first_prompt(self) -> list[int]:

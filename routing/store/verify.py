@@ -49,6 +49,8 @@ def _checksum_failures(storage: StoredStorage) -> list[str]:
             found.append(str(error))
             break
         start = stop
+    if (adapters := storage.stored_adapters) is not None:
+        found += adapters.failures(adapters.batches)
     prompts = storage.path / PROMPTS
     complete = storage.provenance.complete and said.prompts_crc is not None
     if complete and prompts.exists() and checksum(prompts.read_bytes()) != said.prompts_crc:

@@ -13,10 +13,13 @@ from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+from routing.adapters import MAX_PARAMETERS, AdapterSite
 from routing.errors import RecordingError
 from routing.facts import LayerFacts, Provenance, stacks_of
 from routing.storage import Level, Unit, id_dtype, with_prompt_columns
+from routing.store.adapters import AdapterAppender
 from routing.store.appender import ArrayAppender, finish_array
 from routing.store.batch import TokenBatch, require_numbers, stored_arrays
 from routing.store.commits import CommitLog
@@ -25,6 +28,7 @@ from routing.store.finish import header_of, write_missing_parts
 from routing.store.format import CHUNK_TOKENS, ZARR_GROUP, ArraySpec, LogitsType, array_specs, checksum, content_digest
 from routing.store.stored import HEADER
 from routing.store.tables import PROMPTS, write_counts, write_vocabulary
+from routing.store.vectors import vector_checksums, write_vectors
 from routing.tasks import TaskSet
 
 __all__ = ["TraceWriter"]
@@ -61,6 +65,9 @@ class TraceWriter:
         tasks: the tasks and prompts of the run; sets the prompts.
         vocabulary: piece of text of each token id.
         chunk_tokens: rows a chunk of the arrays.
+        adapter_sites: where generated adapters are applied, if anywhere; every batch then says which ones.
+        adapter_seed: seed of the projection of adapters that are larger than the cap.
+        max_adapter_parameters: the cap, numbers kept of an adapter.
         n_batches_a_sync: how often the system is asked to put batches on the disk before they are committed;
             0 leaves that to the system, and then a power loss may cost the last batches.
 
@@ -83,6 +90,9 @@ class TraceWriter:
         vocabulary: Mapping[int, str] | None = None,
         chunk_tokens: int = CHUNK_TOKENS,
         n_batches_a_sync: int = 0,
+        adapter_sites: Sequence[AdapterSite] = (),
+        adapter_seed: int = 0,
+        max_adapter_parameters: int = MAX_PARAMETERS,
     ) -> None:
         self.path = Path(path)
         self.layer_facts = tuple(layer_facts)
@@ -100,6 +110,12 @@ class TraceWriter:
         self._chunk_tokens, self._n_batches_a_sync = chunk_tokens, n_batches_a_sync
         self._specs: dict[str, ArraySpec] = {}
         self._appenders: list[ArrayAppender] = []
+        self._adapters: AdapterAppender | None = None
+        if adapter_sites:
+            self._adapters = AdapterAppender(
+                self.path, adapter_sites, seed=adapter_seed, max_parameters=max_adapter_parameters
+            )
+        self._vectors: list[str] = []
         self._prompt_ids: list[str] = []
         self._tasks: list[dict[str, Any]] = []
         self._n_parts = self._n_batches = 0
@@ -160,6 +176,53 @@ class TraceWriter:
         write_vocabulary(self.path, pieces)
 
     @_alone
+    def add_adapters(
+        self,
+        keys: Sequence[tuple[str, str]],
+        parameters: np.ndarray,
+        *,
+        conditioning: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """Write adapters into the dictionary, before or after the rows that name them.
+
+        Args:
+            keys: (label of the site, key) of each; a pair can be added once.
+            parameters: (adapter, parameter), as `routing.flattened_adapter` makes them.
+            conditioning: for each name (adapter, feature); the same names every time.
+
+        Returns:
+            (adapter,) · number of each new adapter, counted on from those before · 0 and up.
+
+        Raises:
+            RecordingError: the adapters do not fit, or cannot be written.
+        """
+        self._require_open()
+        if self._adapters is None:
+            msg = "The trace was begun without sites of adapters. Name them when the writer is made."
+            raise RecordingError(msg)
+        into, named = self._adapters, [(str(site), str(key)) for site, key in keys]
+        rows, first = into.checked(named, parameters, conditioning or {}), into.facts["n_adapters"]
+        if not into.begun:
+            self._guarded(lambda: into.begin(conditioning or {}))
+            self._write_header()
+        self._guarded(lambda: self._count(into.append(named, rows)))
+        return np.arange(first, first + len(named))
+
+    @_alone
+    def set_vectors(self, tables: Mapping[str, xr.DataArray]) -> None:
+        """Write small tables read off the model or the examples; those of the same name are replaced.
+
+        Raises:
+            RecordingError: a table holds no plain numbers, or cannot be written.
+        """
+        self._require_open()
+        write_vectors(self.path, tables)
+        names = sorted({*self._vectors, *tables})
+        if names != self._vectors:
+            self._vectors = names
+            self._write_header()
+
+    @_alone
     def set_counts(self, counts: np.ndarray, *, tasks: Sequence[str], n_tokens: int) -> None:
         """Write the counts of a trace of level "counts" anew: (task, layer, expert) and tokens counted so far."""
         self._require_open()
@@ -213,6 +276,8 @@ class TraceWriter:
         try:
             for appender in self._appenders:
                 appender.close()
+            if self._adapters is not None:
+                self._adapters.close()
             for spec in self._specs.values():
                 finish_array(self.path / ZARR_GROUP, spec, self.n_tokens)
             if self._specs:
@@ -244,6 +309,7 @@ class TraceWriter:
             n_ranks=self.n_ranks,
             logits_dtype=self._logits_dtype,
             with_dropped=with_dropped,
+            n_sites=0 if self._adapters is None else len(self._adapters.sites),
             chunk_tokens=self._chunk_tokens,
         )
         group = self.path / ZARR_GROUP
@@ -275,11 +341,19 @@ class TraceWriter:
             layer_facts=self.layer_facts, level=self.level, unit=self.unit, n_ranks=self.n_ranks,
             arrays=list(self._specs), chunk_tokens=self._chunk_tokens, logits_dtype=self._logits_dtype,
             tasks=self._tasks, provenance=self.provenance, n_tokens=self.n_tokens if final else 0,
+            adapters=None if self._adapters is None else self._adapters.facts, vectors=self._vectors,
         )  # fmt: skip
         if final and self.level != "counts":
             said = self._log.said
-            header["digest"] = content_digest(list(said.batches), said.prompts_crc, header)
+            beside = {
+                "adapters": [] if self._adapters is None else [list(each) for each in self._adapters.batches],
+                "vectors": vector_checksums(self.path, self._vectors),
+            }
+            header["digest"] = content_digest(list(said.batches), said.prompts_crc, header, beside=beside)
         write_json(self.path / HEADER, header, synced=final and self._n_batches_a_sync > 0)
+
+    def _count(self, n_bytes: int) -> None:
+        self.n_bytes += n_bytes
 
     def _guarded(self, write: Callable[[], None]) -> None:
         try:

@@ -1,0 +1,105 @@
+"""What is true of the adapters and vectors of every trace.
+
+Letters: T token, S site, K selected rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from routing.adapters import MISSING_ADAPTER, Adapters, selected_set_key
+from routing.chunks import ADAPTER_ARRAYS, Chunk
+from routing.trace import RoutingTrace
+
+__all__ = ["of_adapter_rows", "of_adapter_table"]
+
+N_ADAPTERS_A_CHECK = 256
+
+
+def of_adapter_table(trace: RoutingTrace) -> Iterator[str]:
+    """What is wrong with the dictionary of adapters and with the vectors, one sentence a finding.
+
+    Checked: labels of sites and pairs of site and key are unique; every adapter's site is known; parameters and what
+    they were made from are numbers; vectors are finite or NaN.
+    """
+    for name, table in trace.vectors.items():
+        if table.dtype.kind == "f" and np.isinf(table.values).any():
+            yield f"The vectors {name!r} hold infinite numbers."
+    held = trace.adapters
+    if held is None:
+        return
+    labels = [site.label for site in held.sites]
+    if len(set(labels)) != len(labels):
+        yield f"Labels of adapter sites are not unique: {labels}."
+    if unknown := sorted(set(held.keys["site"]) - set(labels)):
+        yield f"Adapters are of the sites {unknown}, which are not among {labels}."
+        return
+    if (twice := held.keys.duplicated().to_numpy()).any():
+        row = held.keys.iloc[int(np.argmax(twice))]
+        yield f"The adapter {row['key']!r} of {row['site']} is there twice."
+    size = {site.label: held.parameters.shape[1] if held.projected else site.n_parameters for site in held.sites}
+    sizes = held.keys["site"].map(size).to_numpy(dtype=np.int64)
+    for start in range(0, len(held), N_ADAPTERS_A_CHECK):
+        part = held.parameter_rows.read(start, min(start + N_ADAPTERS_A_CHECK, len(held)))
+        there = np.arange(part.shape[1]) < sizes[start : start + len(part), None]
+        if (bad := (there & ~np.isfinite(part)).any(axis=1)).any():
+            yield f"Adapter {start + int(np.argmax(bad))}: a parameter is not finite."
+    for name, rows in held.conditioning_rows.items():
+        if np.isinf(rows.read(0, len(held))).any():
+            yield f"What adapters were made from ({name}) holds infinite numbers."
+
+
+def of_adapter_rows(trace: RoutingTrace, *, n_tokens: int) -> Iterator[str]:
+    """What is wrong with the rows that name adapters, one sentence a finding.
+
+    Checked: indices are in range and of their site; ratios are finite and not negative where there is an adapter, and
+    absent where there is none; an adapter made from the selected experts has just those of its row as key; every
+    adapter that was applied is held by the trace.
+    """
+    held = trace.adapters
+    if held is None or trace.storage.rows("adapter_index") is None or trace.n_tokens == 0:
+        return
+    site_of = held.keys["site"].map({site.label: number for number, site in enumerate(held.sites)}).to_numpy(np.int64)
+    n_missing = 0
+    for chunk in trace.chunks(fields=("experts", *ADAPTER_ARRAYS), n_tokens=n_tokens):
+        index_TS = chunk.adapter_index
+        assert index_TS is not None
+        if (index_TS >= len(held)).any() or (index_TS < MISSING_ADAPTER).any():
+            yield f"Tokens {chunk.start} to {chunk.stop} name adapters outside the table of {len(held)}."
+            return
+        n_missing += int((index_TS == MISSING_ADAPTER).sum())
+        for number, site in enumerate(held.sites):
+            used_T, place = index_TS[:, number], f"{site.label}, token {chunk.start}"
+            there_T = used_T >= 0
+            if there_T.any() and (bad := there_T & (site_of[used_T] != number)).any():
+                yield f"{place} + {int(np.argmax(bad))}: the adapter is one of another site."
+            if chunk.adapter_ratio is not None:
+                ratio_T = chunk.adapter_ratio[:, number]
+                if (bad := there_T & ~((ratio_T >= 0) | np.isnan(ratio_T)) | np.isinf(ratio_T)).any():
+                    yield f"{place} + {int(np.argmax(bad))}: the adapter's ratio is negative or infinite."
+                if (bad := (used_T == -1) & ~np.isnan(ratio_T)).any():
+                    yield f"{place} + {int(np.argmax(bad))}: a ratio, but no adapter."
+            if site.made_from == "selected_set" and site.label in trace.layers:
+                yield from _of_sets(trace, held, chunk, number)
+    if n_missing:
+        yield f"{n_missing} times an adapter was applied that the trace does not hold."
+
+
+def _of_sets(trace: RoutingTrace, held: Adapters, chunk: Chunk, number: int) -> Iterator[str]:
+    label = held.sites[number].label
+    layer = trace.layers.index(label)
+    assert chunk.experts is not None
+    assert chunk.adapter_index is not None
+    chosen_TK = np.sort(chunk.experts[:, layer, : trace.layer_facts[layer].top_k], axis=1)
+    used_T = chunk.adapter_index[:, number]
+    there = used_T >= 0
+    pairs = np.unique(np.column_stack([used_T[there], chosen_TK[there]]), axis=0)
+    for adapter, *chosen in pairs.tolist():
+        if held.keys["key"].iloc[adapter] != selected_set_key(chosen):
+            yield (
+                f"{label}: an adapter made from the experts {held.keys['key'].iloc[adapter]} was used where "
+                f"{selected_set_key(chosen)} were selected."
+            )
+            return
