@@ -117,6 +117,12 @@ class HyperExpert(nn.Module):
         super().__init__()
         self.layer = layer
         self.n_experts = sizes.n_experts
+        # By k, listed once: what the forward pass does then holds no arithmetic a compiler might stumble over.
+        self.every_set = {
+            k: list(combinations(range(sizes.n_experts), k))
+            for k in range(1, sizes.n_experts + 1)
+            if comb(sizes.n_experts, k) <= MOST_MASKED_SETS
+        }
         self.selection = SelectionEmbedding(sizes, conditioning)
         self.override: Override | None = None
         # One hypernetwork serves all layers of a stack and belongs to the stack: registered here as well, its
@@ -147,10 +153,10 @@ class HyperExpert(nn.Module):
         if self.override == "skip":
             return torch.zeros_like(hidden_states)
         top_k = top_k_index.shape[-1]
-        if comb(self.n_experts, top_k) > MOST_MASKED_SETS:
+        if top_k not in self.every_set:
             sets, which = self.distinct_sets(top_k_index)
             return self.generate(sets).to(hidden_states.dtype)[which](hidden_states)
-        sets = torch.tensor(list(combinations(range(self.n_experts), top_k)), device=top_k_index.device)
+        sets = torch.tensor(self.every_set[top_k], device=top_k_index.device)
         return self.generate(sets).masked(hidden_states, self._is_the_set(sets, top_k_index))
 
     def _is_the_set(self, sets: torch.Tensor, top_k_index: torch.Tensor) -> torch.Tensor:
