@@ -1,19 +1,16 @@
 """Scores per task on held-out rows: options by likelihood, answers by greedy decoding; and the load meanwhile."""
 
-import string
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from .architecture import hidden_states
-from .balance import assignment_counts, max_over_mean
+from .balance import assignment_counts
 from .batches import encoded_documents
 from .corpus import Row, completion_of, prompt_of
+from .scoring import LONG_TASKS, mean, scores_by_task
 
-_LONG_TASKS = {"java_to_csharp", "medquad_answer", "scitldr", "sgd_reply", "tldr_command", "wiki_split"}
-_LONG_TASKS |= {"xquad_translate_de", "xquad_translate_es"}
 _LONG_ANSWER_TOKENS, _SHORT_ANSWER_TOKENS = 96, 40
 _TOKENS_A_PASS = {"cuda": 65_536, "cpu": 4_096}
 
@@ -40,9 +37,9 @@ def quick_check(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, row
         for n, missed, value in zip(numbers, wrong.tolist(), mean_nll.tolist(), strict=True):
             found.setdefault(rows[n].task, []).append((float(not missed), value))
     return {
-        "dev_exact": {task: round(_mean([hit for hit, _ in pairs]), 3) for task, pairs in sorted(found.items())},
-        "dev_nll": {task: round(_mean([nll for _, nll in pairs]), 3) for task, pairs in sorted(found.items())},
-        "dev_load": [round(float(ratio), 2) for ratio in max_over_mean(counts)],
+        "dev_exact": {task: round(mean([hit for hit, _ in pairs]), 3) for task, pairs in sorted(found.items())},
+        "dev_nll": {task: round(mean([nll for _, nll in pairs]), 3) for task, pairs in sorted(found.items())},
+        "dev_load": [round(float(ratio), 2) for ratio in max_overmean(counts)],
     }
 
 
@@ -59,29 +56,12 @@ def task_scores(
     Tasks with options (their label set, or the row's own) are scored by the likelihood of each option: ``accuracy``.
     The others are decoded greedily: ``exact_match`` and ``token_f1``, each against the best of the accepted answers.
     """
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        by_task.setdefault(row.task, []).append(row)
-    scores = {}
-    for task, its_rows in by_task.items():
-        if task in labels or its_rows[0].options:
-            chosen = chosen_options(
-                model, tokenizer, its_rows, options=[labels.get(task) or row.options for row in its_rows]
-            )
-            pairs = zip(chosen, its_rows, strict=True)
-            scores[task] = {"accuracy": _mean([float(answer == row.output) for answer, row in pairs])}
-        else:
-            answers = greedy_answers(model, tokenizer, its_rows)
-            pairs = [(answer, row.answers or (row.output,)) for answer, row in zip(answers, its_rows, strict=True)]
-            scores[task] = {
-                "exact_match": _mean([max(exact_match(a, target) for target in targets) for a, targets in pairs]),
-                "token_f1": _mean([max(token_f1(a, target) for target in targets) for a, targets in pairs]),
-            }
-        commonest = Counter(row.output for row in its_rows).most_common(1)[0][1]
-        scores[task] |= {"majority": commonest / len(its_rows), "n": len(its_rows)}
-        if its_rows[0].options:
-            scores[task]["chance"] = _mean([1 / len(row.options) for row in its_rows])
-    return scores
+    return scores_by_task(
+        rows,
+        labels=labels,
+        choose=lambda its, options: chosen_options(model, tokenizer, its, options=options),
+        write=lambda its: greedy_answers(model, tokenizer, its),
+    )
 
 
 def chosen_options(
@@ -110,7 +90,7 @@ def chosen_options(
 
 def greedy_answers(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> list[str]:
     """Return the model's answer to each row, decoded greedily up to the end token."""
-    long = rows[0].task in _LONG_TASKS
+    long = rows[0].task in LONG_TASKS
     n_new = _LONG_ANSWER_TOKENS if long else _SHORT_ANSWER_TOKENS
     most = model.config.max_position_embeddings - n_new
     prompts = [tokens[:n_read] for tokens, n_read in _documents(model, tokenizer, [(row, "") for row in rows], most)]
@@ -137,27 +117,6 @@ def packed_passes(
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
         states, router_logits = hidden_states(model, tokens, positions, valid.int())
         yield states, router_logits, valid
-
-
-def exact_match(answer: str, target: str) -> float:
-    """Return 1 if answer and target are the same words, case, punctuation and articles aside, else 0."""
-    return float(_words(answer) == _words(target))
-
-
-def token_f1(answer: str, target: str) -> float:
-    """Return the harmonic mean of precision and recall of an answer's words, 0 to 1."""
-    given, wanted = _words(answer), _words(target)
-    shared = sum((Counter(given) & Counter(wanted)).values())
-    if not shared:
-        return float(given == wanted)
-    precision, recall = shared / len(given), shared / len(wanted)
-    return 2 * precision * recall / (precision + recall)
-
-
-def _words(text: str) -> list[str]:
-    plain = text.lower().translate(str.maketrans("", "", string.punctuation)).split()
-    # A punctuation-only text keeps its characters: ".de" is an answer, and so is "?".
-    return [word for word in plain if word not in {"a", "an", "the"}] or text.lower().split()
 
 
 def _documents(
@@ -197,7 +156,3 @@ def _logits(
     positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
     states, router_logits = hidden_states(model, tokens, positions, valid.int())
     return model.lm_head(states), router_logits
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

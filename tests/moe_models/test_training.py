@@ -6,10 +6,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_models.recipes.architecture import Architecture, hidden_states, untrained_model
 from moe_models.recipes.batches import packed
-from moe_models.recipes.evaluation import exact_match, token_f1
 from moe_models.recipes.optimizer import MasterWeightOptimizer
 from moe_models.recipes.sample_moe import main
 from moe_models.recipes.schedule import Schedule
+from moe_models.recipes.scoring import exact_match, token_f1
 from moe_models.recipes.training import training_loss
 from tests.moe_models.small_corpus import write_corpus
 
