@@ -6,7 +6,7 @@ import torch
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from .architecture import hidden_states
-from .balance import assignment_counts
+from .balance import assignment_counts, max_over_mean
 from .batches import encoded_documents
 from .corpus import Row, completion_of, prompt_of
 from .scoring import LONG_TASKS, mean, scores_by_task
@@ -39,7 +39,7 @@ def quick_check(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, row
     return {
         "dev_exact": {task: round(mean([hit for hit, _ in pairs]), 3) for task, pairs in sorted(found.items())},
         "dev_nll": {task: round(mean([nll for _, nll in pairs]), 3) for task, pairs in sorted(found.items())},
-        "dev_load": [round(float(ratio), 2) for ratio in max_overmean(counts)],
+        "dev_load": [round(float(ratio), 2) for ratio in max_over_mean(counts)],
     }
 
 
