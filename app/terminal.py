@@ -97,6 +97,8 @@ def info_screen(found: TraceSummary) -> RenderableType:
     line("routing", f"{found.n_layers} layers, top-{found.top_k} of {found.n_experts} experts{runners}")
     line("layers", _ranges([facts.label for facts in found.layers]))
     line("routers", "; ".join(dict.fromkeys(_router(facts) for facts in found.layers)))
+    line("adapters", found.adapters)
+    line("vectors", ", ".join(found.vectors))
     line("level", f"{found.level}: {', '.join(found.arrays) or 'counts'}")
     line(
         "size",

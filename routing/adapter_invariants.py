@@ -61,7 +61,10 @@ def of_adapter_rows(trace: RoutingTrace, *, n_tokens: int) -> Iterator[str]:
     held = trace.adapters
     if held is None or trace.storage.rows("adapter_index") is None or trace.n_tokens == 0:
         return
-    site_of = held.keys["site"].map({site.label: number for number, site in enumerate(held.sites)}).to_numpy(np.int64)
+    number_of = {site.label: number for number, site in enumerate(held.sites)}
+    if not held.keys["site"].isin(list(number_of)).all():
+        return  # said of the dictionary already
+    site_of = held.keys["site"].map(number_of).to_numpy(np.int64)
     n_missing = 0
     for chunk in trace.chunks(fields=("experts", *ADAPTER_ARRAYS), n_tokens=n_tokens):
         index_TS = chunk.adapter_index

@@ -170,7 +170,7 @@ def _adapter_arrays(
             raise TraceError(msg)
         return {}
     shape = (n_tokens, len(adapters.sites))
-    filled = {
+    filled: dict[str, np.ndarray] = {
         "adapter_index": np.full(shape, ABSENT_ADAPTER, np.int32) if index is None else np.asarray(index, np.int32),
         "adapter_ratio": np.full(shape, np.nan, np.float16) if ratio is None else np.asarray(ratio, np.float16),
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from routing.chunks import TOKEN_ARRAYS
 from routing.facts import LayerFacts, Provenance
 from routing.storage import Level, Unit
 from routing.trace import RoutingTrace
@@ -47,6 +48,8 @@ class TraceSummary:
         tasks: the tasks, in order of first appearance.
         provenance: how the trace came to be, self-check and overhead included.
         packed: whether the folder is compressed.
+        adapters: the dictionary of adapters in a line; None where the model makes none.
+        vectors: names of the tables read off the model or the examples.
     """
 
     path: Path | None
@@ -65,6 +68,8 @@ class TraceSummary:
     tasks: tuple[TaskSummary, ...]
     provenance: Provenance
     packed: bool
+    adapters: str | None = None
+    vectors: tuple[str, ...] = ()
 
     @property
     def proofs(self) -> dict[str, int]:
@@ -91,7 +96,15 @@ def summary(trace: RoutingTrace) -> TraceSummary:
                 mean_score=float(scores.mean()) if len(scores) else None,
             )
         )
-    recorded = ("experts", "scores", "weights", "dropped", "logits")
+    adapters = trace.adapters
+    about_adapters = None
+    if adapters is not None:
+        sources = ", ".join(dict.fromkeys(site.made_from.replace("_", " ") for site in adapters.sites))
+        kept = f" ({adapters.parameter_rows.shape[1]:,} random projections kept)" if adapters.projected else ""
+        about_adapters = (
+            f"{len(adapters):,} adapters at {len(adapters.sites)} sites, made from the {sources}, "
+            f"{adapters.n_parameters_full:,} parameters each{kept}"
+        )
     return TraceSummary(
         path=trace.path,
         digest=trace.digest,
@@ -103,12 +116,14 @@ def summary(trace: RoutingTrace) -> TraceSummary:
         n_experts=trace.n_experts,
         top_k=trace.top_k,
         n_runners_up=max(0, trace.n_ranks - trace.top_k),
-        arrays=tuple(name for name in recorded if trace.storage.rows(name) is not None),
+        arrays=tuple(name for name in TOKEN_ARRAYS if trace.storage.rows(name) is not None),
         disk_bytes=None if trace.path is None else _bytes_below(trace.path),
         layers=trace.layer_facts,
         tasks=tuple(tasks),
         provenance=trace.provenance,
         packed=bool(getattr(trace.storage, "packed", False)),
+        adapters=about_adapters,
+        vectors=tuple(trace.vectors),
     )
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from routing import RoutingTrace, TokenBatch, TraceWriter
+from routing.chunks import TOKEN_ARRAYS
 
 
 def batch_of(trace: RoutingTrace, start: int, stop: int, *, fields: tuple[str, ...] = ()) -> TokenBatch:
     """Tokens start to stop of a trace as a batch."""
-    names = ("experts", "scores", "weights", "dropped", "logits", *fields)
+    names = (*TOKEN_ARRAYS, *fields)
     rows = {name: trace.storage.rows(name) for name in names}
     columns = ("prompt", "position", "token_id", "phase", "stack", "nll")
     rows |= {name: trace.storage.rows(name) for name in columns}
@@ -40,7 +41,7 @@ def require_same(one: RoutingTrace, other: RoutingTrace, *, n_tokens: int | None
     n_tokens = one.n_tokens if n_tokens is None else n_tokens
     assert other.n_tokens == n_tokens
     assert one.layer_facts == other.layer_facts
-    for name in ("experts", "scores", "weights", "dropped", "logits"):
+    for name in TOKEN_ARRAYS:
         left, right = getattr(one, name), getattr(other, name)
         assert (left is None) == (right is None), name
         if left is not None:

@@ -22,14 +22,28 @@ from routing.store.files import write_json
 from routing.store.format import ArraySpec, checksum, chunk_rows_of
 from routing.store.rawrows import RawRows
 
-__all__ = ["ADAPTERS", "AdapterAppender", "KnownRows", "StoredAdapters", "adapter_facts", "adapter_specs"]
+__all__ = [
+    "ADAPTERS",
+    "CHUNK_ADAPTERS",
+    "AdapterAppender",
+    "KnownRows",
+    "StoredAdapters",
+    "adapter_facts",
+    "adapter_specs",
+]
 
 ADAPTERS = "adapters"
 CHUNK_ADAPTERS = 1024
 
 
 def adapter_facts(
-    sites: Sequence[AdapterSite], *, seed: int, max_parameters: int, conditioning: Mapping[str, int], n_adapters: int
+    sites: Sequence[AdapterSite],
+    *,
+    seed: int,
+    max_parameters: int,
+    conditioning: Mapping[str, int],
+    n_adapters: int,
+    chunk_adapters: int = CHUNK_ADAPTERS,
 ) -> dict[str, Any]:
     """What the header says of the adapters."""
     n_full = max(site.n_parameters for site in sites)
@@ -41,6 +55,7 @@ def adapter_facts(
         "seed": seed,
         "conditioning": dict(conditioning),
         "n_adapters": n_adapters,
+        "chunk_adapters": chunk_adapters,
     }
 
 
@@ -54,7 +69,7 @@ def adapter_specs(facts: Mapping[str, Any]) -> dict[str, ArraySpec]:
             tail=(size,),
             dims=("adapter", "parameter" if name == "parameters" else f"{name}_feature"),
             fill="NaN",
-            chunk_rows=chunk_rows_of(CHUNK_ADAPTERS, 4 * size),
+            chunk_rows=chunk_rows_of(int(facts["chunk_adapters"]), 4 * size),
         )
         for name, size in sizes.items()
     }
@@ -68,15 +83,22 @@ class AdapterAppender:
         sites: where adapters are applied.
         seed: seed of the projection of adapters above the cap.
         max_parameters: numbers kept of an adapter.
+        chunk_adapters: adapters a chunk.
     """
 
     def __init__(
-        self, folder: Path, sites: Sequence[AdapterSite], *, seed: int = 0, max_parameters: int = MAX_PARAMETERS
+        self,
+        folder: Path,
+        sites: Sequence[AdapterSite],
+        *,
+        seed: int = 0,
+        max_parameters: int = MAX_PARAMETERS,
+        chunk_adapters: int = CHUNK_ADAPTERS,
     ) -> None:
         self.sites = tuple(sites)
         self.batches: list[tuple[int, int]] = []
         self._folder = folder / ADAPTERS
-        self._seed, self._max_parameters = seed, max_parameters
+        self._seed, self._max_parameters, self._chunk_adapters = seed, max_parameters, chunk_adapters
         self._known: set[tuple[str, str]] = set()
         self._conditioning: dict[str, int] | None = None
         self._appenders: list[ArrayAppender] = []
@@ -91,6 +113,7 @@ class AdapterAppender:
             max_parameters=self._max_parameters,
             conditioning=self._conditioning or {},
             n_adapters=len(self._known),
+            chunk_adapters=self._chunk_adapters,
         )
 
     @property

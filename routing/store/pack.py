@@ -14,19 +14,22 @@ from routing.chunks import TOKEN_ARRAYS, TOKEN_COLUMNS
 from routing.errors import RecordingError, TraceError
 from routing.rows import Rows
 from routing.storage import Storage
+from routing.store.adapters import ADAPTERS
 from routing.store.batch import TokenBatch
 from routing.store.files import full_disk, write_json, write_table
 from routing.store.finish import header_of
 from routing.store.format import CHUNK_TOKENS, ZARR_GROUP, LogitsType, array_specs
+from routing.store.packedparts import MANTISSA_BITS, facts_of_adapters, packed_array, write_packed_adapters
 from routing.store.stored import HEADER, open_trace
 from routing.store.tables import PROMPTS, write_counts, write_vocabulary
+from routing.store.vectors import write_vectors
 from routing.store.writer import TraceWriter
 from routing.trace import RoutingTrace
 
 __all__ = ["pack_trace", "save_trace"]
 
 N_TOKENS_A_BATCH = 8192
-MANTISSA_BITS = 10  # of float16
+N_ADAPTERS_A_BATCH = 1024
 
 
 def save_trace(trace: RoutingTrace, path: str | Path, *, chunk_tokens: int = CHUNK_TOKENS) -> Path:
@@ -49,9 +52,13 @@ def save_trace(trace: RoutingTrace, path: str | Path, *, chunk_tokens: int = CHU
         provenance=trace.provenance,
         vocabulary=_pieces(trace),
         chunk_tokens=chunk_tokens,
+        **_options_of_adapters(trace),
     )
     with writer:
         writer.set_prompts(trace.prompts)
+        _add_all_adapters(trace, writer)
+        if trace.vectors:
+            writer.set_vectors(trace.vectors)
         if trace.counts is not None:
             writer.set_counts(trace.counts.values, tasks=trace.counts["task"].values.tolist(), n_tokens=trace.n_tokens)
         for start in range(0, trace.n_tokens if trace.level != "counts" else 0, N_TOKENS_A_BATCH):
@@ -97,6 +104,12 @@ def _write_packed(trace: RoutingTrace, folder: Path, *, score_mantissa_bits: int
     import zarr
 
     write_table(folder / PROMPTS, trace.prompts)
+    adapters = trace.adapters
+    if adapters is not None:
+        shutil.rmtree(folder / ADAPTERS, ignore_errors=True)
+        write_packed_adapters(folder, adapters)
+    if trace.vectors:
+        write_vectors(folder, trace.vectors)
     if pieces := _pieces(trace):
         write_vocabulary(folder, pieces)
     logits, logits_dtype = _stored_rows(trace.storage, "logits")
@@ -113,30 +126,14 @@ def _write_packed(trace: RoutingTrace, folder: Path, *, score_mantissa_bits: int
             n_ranks=trace.n_ranks,
             logits_dtype=logits_dtype,
             with_dropped=trace.storage.rows("dropped") is not None,
+            n_sites=0 if adapters is None else len(adapters.sites),
         )
         for name, spec in specs.items():
             rows = logits if name == "logits" else trace.storage.rows(name)
             if rows is None:
                 continue
-            n_chunks = -(-trace.n_tokens // spec.chunk_rows)
             bits = score_mantissa_bits if name == "scores" else MANTISSA_BITS
-            attributes = spec.metadata(0)["attributes"] | ({"mantissa_bits": bits} if bits < MANTISSA_BITS else {})
-            size = -(-trace.n_tokens // n_chunks)
-            first = _rounded(rows.read(0, size), bits)
-            array = group.create_array(
-                name,
-                shape=(trace.n_tokens, *spec.tail),
-                chunks=(size, *spec.tail),
-                dtype=spec.dtype,
-                fill_value=np.nan if spec.fill == "NaN" else spec.fill,
-                compressors=_smallest_codecs(first.astype(spec.dtype, copy=False)),
-                dimension_names=spec.dims,
-                attributes=attributes,
-                config={"write_empty_chunks": True},
-            )
-            for start in range(0, trace.n_tokens, size):
-                stop = min(start + size, trace.n_tokens)
-                array[start:stop] = _rounded(rows.read(start, stop), bits)
+            packed_array(group, spec, rows, n_rows=trace.n_tokens, bits=bits)
             names.append(name)
     grouped = trace.prompts.groupby("task", sort=False)["task_type"].agg(["first", "size"])
     tasks_listed = [
@@ -154,32 +151,10 @@ def _write_packed(trace: RoutingTrace, folder: Path, *, score_mantissa_bits: int
         tasks=tasks_listed,
         provenance=replace(trace.provenance, **_unchanged(trace)),
         n_tokens=trace.n_tokens,
+        adapters=None if adapters is None else facts_of_adapters(adapters),
+        vectors=sorted(trace.vectors),
     )
     write_json(folder / HEADER, header | {"packed": True, "digest": trace.digest})
-
-
-def _smallest_codecs(sample: np.ndarray) -> list[Any]:
-    """Zstandard with or without byte shuffling, whichever makes this array smaller, and a checksum."""
-    from numcodecs import Blosc  # type: ignore[import-untyped]
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
-    sizes = {
-        mode: len(Blosc(cname="zstd", clevel=5, shuffle=number).encode(np.ascontiguousarray(sample)))
-        for mode, number in (("noshuffle", Blosc.NOSHUFFLE), ("shuffle", Blosc.SHUFFLE))
-    }
-    mode = min(sizes, key=lambda each: sizes[each])
-    return [BloscCodec(cname="zstd", clevel=9, shuffle=mode, typesize=sample.dtype.itemsize), Crc32cCodec()]
-
-
-def _rounded(values: np.ndarray, bits: int) -> np.ndarray:
-    """Float16 values rounded to that many mantissa bits; monotone, so order never turns around."""
-    if bits >= MANTISSA_BITS:
-        return values
-    lost = MANTISSA_BITS - bits
-    codes = np.ascontiguousarray(values).view(np.uint16).astype(np.uint32)
-    half = (1 << (lost - 1)) - 1 + ((codes >> lost) & 1)
-    rounded = ((codes + half) >> lost << lost).astype(np.uint16).view(np.float16)
-    return np.where(np.isfinite(values), rounded, values)
 
 
 def _stored_rows(storage: Storage, name: str) -> tuple[Rows | None, LogitsType | None]:
@@ -204,6 +179,27 @@ def _with_all_arrays(parts: Mapping[str, np.ndarray | None], writer: TraceWriter
         if filled[name] is None:
             filled[name] = np.full((*experts.shape[:2], width), np.nan, dtype=np.float16)
     return filled
+
+
+def _options_of_adapters(trace: RoutingTrace) -> dict[str, Any]:
+    """What a writer must know of a trace's adapters."""
+    held = trace.adapters
+    if held is None:
+        return {}
+    cap = held.parameter_rows.shape[1] if held.projected else max(held.n_parameters_full, 1)
+    return {"adapter_sites": held.sites, "adapter_seed": held.seed, "max_adapter_parameters": cap}
+
+
+def _add_all_adapters(trace: RoutingTrace, writer: TraceWriter) -> None:
+    held = trace.adapters
+    for start in range(0, 0 if held is None else len(held), N_ADAPTERS_A_BATCH):
+        assert held is not None
+        stop = min(start + N_ADAPTERS_A_BATCH, len(held))
+        writer.add_adapters(
+            list(held.keys[["site", "key"]].iloc[start:stop].itertuples(index=False, name=None)),
+            held.parameter_rows.read(start, stop),
+            conditioning={name: rows.read(start, stop) for name, rows in held.conditioning_rows.items()},
+        )
 
 
 def _unchanged(trace: RoutingTrace) -> dict[str, Any]:

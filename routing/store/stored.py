@@ -166,6 +166,12 @@ class StoredStorage:
         return StoredAdapters(self.path, facts, self.packed, self._provenance.complete)
 
     @property
+    def adapter_sites(self) -> list[Any] | None:
+        """The sites of adapters, as the header says them."""
+        facts = self.header.get("adapters")
+        return None if facts is None else facts["sites"]
+
+    @property
     def vector_names(self) -> tuple[str, ...]:
         """Names of the tables in the folder of vectors."""
         return tuple(self.header.get("vectors", ()))

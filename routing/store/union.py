@@ -24,10 +24,22 @@ __all__ = ["JoinedRows", "UnionStorage", "union_of"]
 
 
 class JoinedRows:
-    """Rows of several parts, end to end; prompt numbers can be shifted part by part."""
+    """Rows of several parts, end to end; prompt numbers can be shifted, other numbers recoded, part by part.
 
-    def __init__(self, parts: Sequence[Rows], *, shifts: Sequence[int] | None = None) -> None:
-        self._parts, self._shifts = list(parts), shifts
+    Args:
+        parts: the rows.
+        shifts: what is added to the values of each part.
+        recodes: for each part a table that replaces its values; the last entries answer for negative ones.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Rows],
+        *,
+        shifts: Sequence[int] | None = None,
+        recodes: Sequence[np.ndarray] | None = None,
+    ) -> None:
+        self._parts, self._shifts, self._recodes = list(parts), shifts, recodes
         self._ends = np.cumsum([part.shape[0] for part in self._parts])
 
     @property
@@ -64,6 +76,8 @@ class JoinedRows:
         return values
 
     def _shifted(self, values: np.ndarray, number: int) -> np.ndarray:
+        if self._recodes is not None:
+            return self._recodes[number][values]
         return values if self._shifts is None else values + values.dtype.type(self._shifts[number])
 
 
@@ -117,6 +131,9 @@ class UnionStorage:
         begun = [part for part in self.parts if part.n_tokens]
         if not begun or any(name not in part.array_names for part in begun):
             return None
+        if name == "adapter_index":
+            recodes = [self._adapter_numbers[self.parts.index(part)] for part in begun]
+            return JoinedRows([part.require_rows(name) for part in begun], recodes=recodes)
         shifts = [self._first_prompt[self.parts.index(part)] for part in begun] if name == "prompt" else None
         return JoinedRows([part.stored_rows(name, decoded=decoded) for part in begun], shifts=shifts)
 
@@ -146,12 +163,47 @@ class UnionStorage:
         return total
 
     def adapters(self) -> Adapters | None:
-        """The distinct adapters, or None; without the index of who used them."""
-        return None
+        """The distinct adapters of all parts, each once, or None; without the index of who used them."""
+        held = self._adapters_of_parts
+        if not held:
+            return None
+        names = list(held[0].conditioning_rows)
+        joined = replace(
+            held[0],
+            keys=pd.concat([each.keys for each in held], ignore_index=True),
+            parameter_rows=JoinedRows([each.parameter_rows for each in held]),
+            conditioning_rows={name: JoinedRows([each.conditioning_rows[name] for each in held]) for name in names},
+        )
+        return joined.picked(np.flatnonzero(~joined.keys.duplicated()), joined.sites)
 
     def vectors(self) -> dict[str, xr.DataArray]:
-        """Small tables read off the model or the examples, by name."""
-        return {}
+        """Small tables read off the model (of the first part that has them) or the examples (of all parts)."""
+        found: dict[str, xr.DataArray] = {}
+        for part in self.parts:
+            for name, table in part.vectors().items():
+                if name in found and table.dims[0] == "prompt":
+                    found[name] = xr.concat([found[name], table], dim="prompt")
+                found.setdefault(name, table)
+        return found
+
+    @cached_property
+    def _adapters_of_parts(self) -> list[Adapters]:
+        # A rank that was killed before its first adapter knows neither names nor sizes of what they are made from.
+        held = [part.adapters() for part in self.parts]
+        return [each for each in held if each is not None and len(each)] or [e for e in held[:1] if e is not None]
+
+    @cached_property
+    def _adapter_numbers(self) -> list[np.ndarray]:
+        """For each part, the number in the union of each of its adapters; the marks of absence stay."""
+        adapters = self.adapters()
+        keys = [] if adapters is None else adapters.keys.itertuples(index=False, name=None)
+        number_of = {key: number for number, key in enumerate(keys)}
+        recodes = []
+        for part in self.parts:
+            held = part.adapters()
+            own = [] if held is None else held.keys.itertuples(index=False, name=None)
+            recodes.append(np.array([*(number_of[key] for key in own), -2, -1], dtype=np.int32))
+        return recodes
 
     @cached_property
     def _first_prompt(self) -> list[int]:
@@ -168,8 +220,8 @@ def union_of(folders: Sequence[Path], *, path: Path) -> UnionStorage:
     parts = [StoredStorage(folder) for folder in folders]
     first = parts[0]
     for part in parts[1:]:
-        if (part.layer_facts, part.level, part.unit, part.n_ranks) != (
-            first.layer_facts, first.level, first.unit, first.n_ranks,
+        if (part.layer_facts, part.level, part.unit, part.n_ranks, part.adapter_sites) != (
+            first.layer_facts, first.level, first.unit, first.n_ranks, first.adapter_sites,
         ):  # fmt: skip
             msg = (
                 f"{part.path} and {first.path} differ in routers, level or ranks, but parts of one trace agree. "

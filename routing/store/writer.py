@@ -19,7 +19,7 @@ from routing.adapters import MAX_PARAMETERS, AdapterSite
 from routing.errors import RecordingError
 from routing.facts import LayerFacts, Provenance, stacks_of
 from routing.storage import Level, Unit, id_dtype, with_prompt_columns
-from routing.store.adapters import AdapterAppender
+from routing.store.adapters import CHUNK_ADAPTERS, AdapterAppender
 from routing.store.appender import ArrayAppender, finish_array
 from routing.store.batch import TokenBatch, require_numbers, stored_arrays
 from routing.store.commits import CommitLog
@@ -113,8 +113,9 @@ class TraceWriter:
         self._adapters: AdapterAppender | None = None
         if adapter_sites:
             self._adapters = AdapterAppender(
-                self.path, adapter_sites, seed=adapter_seed, max_parameters=max_adapter_parameters
-            )
+                self.path, adapter_sites, seed=adapter_seed, max_parameters=max_adapter_parameters,
+                chunk_adapters=min(CHUNK_ADAPTERS, chunk_tokens),
+            )  # fmt: skip
         self._vectors: list[str] = []
         self._prompt_ids: list[str] = []
         self._tasks: list[dict[str, Any]] = []

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from routing import open_trace, verify_trace
-from tests.archive.write_fixtures import TEXTS, known_arrays, known_facts, known_prompts
+from tests.archive.write_fixtures import (
+    TEXTS,
+    known_adapter_rows,
+    known_adapters,
+    known_arrays,
+    known_facts,
+    known_prompts,
+    known_sites,
+    known_vectors,
+)
 
 ARCHIVE = Path(__file__).resolve().parents[1] / "archive" / "v1"
 OF_TOKENS = ("full", "assignments", "full-packed", "assignments-packed", "full-killed")
@@ -62,6 +71,26 @@ def test_counts_of_version_1_open():
 def test_the_killed_trace_says_that_it_is_not_complete():
     assert not open_trace(ARCHIVE / "full-killed").provenance.complete
     assert open_trace(ARCHIVE / "full").provenance.complete
+
+
+@pytest.mark.parametrize("name", ("adapters", "adapters-packed", "adapters-killed"))
+def test_adapters_and_vectors_of_version_1_open(name):
+    trace = open_trace(ARCHIVE / name)
+    keys, parameters, conditioning = known_adapters()
+    n_adapters = 8 if name == "adapters-killed" else len(keys)
+    assert trace.adapters.sites == tuple(known_sites())
+    assert trace.adapters.keys.to_numpy().tolist() == [list(key) for key in keys[:n_adapters]]
+    np.testing.assert_array_equal(trace.adapters.parameters, parameters[:n_adapters])
+    of = trace.adapters.conditioning["selection_embedding"]
+    np.testing.assert_array_equal(of, conditioning["selection_embedding"][:n_adapters])
+    rows = known_adapter_rows()
+    index = np.where(rows["adapter_index"] >= n_adapters, -2, rows["adapter_index"])
+    np.testing.assert_array_equal(trace.adapter_index, index)
+    np.testing.assert_array_equal(trace.adapter_ratio, rows["adapter_ratio"])
+    assert trace.vectors["instance"].identical(known_vectors()["instance"])
+    said = " ".join(verify_trace(trace.path))
+    assert ("does not hold" in said) == (name == "adapters-killed")
+    assert name == "adapters-killed" or said == ""
 
 
 def test_fixtures_are_small():
