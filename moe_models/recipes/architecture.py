@@ -1,4 +1,4 @@
-"""The sample model: a stock OLMoE, and a forward pass for training it on packed rows.
+"""The sample model: a stock OLMoE, and a forward pass for training it, or a HyperMoE, on packed rows.
 
 The forward pass here runs the stock modules in the stock order. It adds what training needs and the stock one lacks:
 dropout on what each block adds, a mask that keeps packed documents apart, and router logits as plain outputs, without
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 from transformers import OlmoeConfig, OlmoeForCausalLM
+
+from moe_models.hypermoe.decoder import HyperMoeSparseBlock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +32,41 @@ class Architecture:
 def untrained_model(architecture: Architecture, *, end_token: int, padding_token: int, seed: int) -> OlmoeForCausalLM:
     """Return a freshly initialized model in float32 on the CPU; the same for the same seed."""
     torch.manual_seed(seed)
-    config = OlmoeConfig(
-        vocab_size=architecture.vocab_size,
-        hidden_size=architecture.hidden_size,
-        intermediate_size=architecture.expert_width,
-        num_hidden_layers=architecture.n_layers,
-        num_attention_heads=architecture.n_heads,
-        num_key_value_heads=architecture.n_key_value_heads,
-        num_experts=architecture.n_experts,
-        num_experts_per_tok=architecture.top_k,
-        max_position_embeddings=architecture.context_length,
-        tie_word_embeddings=True,
-        bos_token_id=end_token,
-        eos_token_id=end_token,
-        pad_token_id=padding_token,
-        norm_topk_prob=False,
-        router_aux_loss_coef=0.01,
-    )
-    model = OlmoeForCausalLM(config)
-    with torch.no_grad():
-        for layer in model.model.layers:
-            # A router of equal logits picks the same experts for every token; the stock class starts at zero or
-            # near it, depending on its version.
-            torch.nn.init.normal_(layer.mlp.gate.weight, std=0.02)
+    options = configuration_options(architecture, end_token=end_token, padding_token=padding_token)
+    model = OlmoeForCausalLM(OlmoeConfig(**options, norm_topk_prob=False))
+    break_router_ties(model)
     return model
+
+
+def configuration_options(architecture: Architecture, *, end_token: int, padding_token: int) -> dict[str, object]:
+    """Return the architecture in the words of an OLMoE configuration."""
+    return {
+        "vocab_size": architecture.vocab_size,
+        "hidden_size": architecture.hidden_size,
+        "intermediate_size": architecture.expert_width,
+        "num_hidden_layers": architecture.n_layers,
+        "num_attention_heads": architecture.n_heads,
+        "num_key_value_heads": architecture.n_key_value_heads,
+        "num_experts": architecture.n_experts,
+        "num_experts_per_tok": architecture.top_k,
+        "max_position_embeddings": architecture.context_length,
+        "tie_word_embeddings": True,
+        "bos_token_id": end_token,
+        "eos_token_id": end_token,
+        "pad_token_id": padding_token,
+        "router_aux_loss_coef": 0.01,
+    }
+
+
+@torch.no_grad()
+def break_router_ties(model: OlmoeForCausalLM) -> None:
+    """Draw the routers of a new model anew.
+
+    A router of equal logits picks the same experts for every token; the stock class starts at zero or near it,
+    depending on its version.
+    """
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.mlp.gate.weight, std=0.02)
 
 
 def hidden_states(
@@ -91,7 +104,8 @@ def hidden_states(
         states = states + functional.dropout(attended, dropout, training=dropout > 0)
         normed = layer.post_attention_layernorm(states).reshape(-1, states.shape[-1])
         logits, weights, experts = layer.mlp.gate(normed)
-        mixed = layer.mlp.experts(normed, experts, weights).reshape(states.shape)
+        mix = layer.mlp.mixed if isinstance(layer.mlp, HyperMoeSparseBlock) else layer.mlp.experts
+        mixed = mix(normed, experts, weights).reshape(states.shape)
         states = states + functional.dropout(mixed, dropout, training=dropout > 0)
         router_logits.append(logits)
     return body.norm(states), router_logits

@@ -5,6 +5,7 @@ with exactly the batches it would have seen.
 """
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,17 @@ _COMPLETION_TOKENS = 8.0
 _LEAST_WEIGHT, _MOST_WEIGHT = 0.5, 4.0
 
 Batch = dict[str, torch.Tensor]
+
+
+class BatchSource(Protocol):
+    """The batches of a run, by step."""
+
+    @property
+    def tokens_a_batch(self) -> int:
+        """How many tokens a batch holds, padding counted."""
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return the batch of a step, the same whenever it is asked for."""
 
 
 class PackedBatches(Dataset):
@@ -47,6 +59,11 @@ class PackedBatches(Dataset):
         self._documents, self._tokenizer, self._schedule = documents, tokenizer, schedule
         self._n_rows, self._row_length, self._seed = n_rows, row_length, seed
 
+    @property
+    def tokens_a_batch(self) -> int:
+        """How many tokens a batch holds, padding counted."""
+        return self._n_rows * self._row_length
+
     def __getitem__(self, step: int) -> Batch:
         """Return the batch of a step: tokens, document numbers, positions and target weights, each row by column."""
         random = np.random.default_rng([self._seed, step])
@@ -67,14 +84,17 @@ class PackedBatches(Dataset):
         )
 
 
-def batches(dataset: PackedBatches, *, start: int, stop: int, n_workers: int) -> Iterator[Batch]:
+def batches(dataset: BatchSource, *, start: int, stop: int, n_workers: int) -> Iterator[Batch]:
     """Return the batches of steps start to stop; worker processes, if any, start to prepare them at once."""
+    steps = range(start, stop)
+    if not n_workers:
+        return (dataset[step] for step in steps)
     loader = DataLoader(
         dataset,
         batch_size=None,
-        sampler=range(start, stop),
+        sampler=steps,
         num_workers=n_workers,
-        prefetch_factor=4 if n_workers else None,
+        prefetch_factor=4,
         pin_memory=torch.cuda.is_available(),
     )
     return iter(loader)

@@ -1,8 +1,8 @@
-"""The model card of a sample checkpoint, written from what was measured."""
+"""Parts of a model card, written from what was measured."""
 
 from collections.abc import Mapping, Sequence
 
-_TYPE_ORDER = (
+TYPE_ORDER = (
     "extractive",
     "classification",
     "knowledge",
@@ -15,63 +15,24 @@ _TYPE_ORDER = (
 )
 
 
-def model_card(metrics: Mapping, *, name: str) -> str:
-    """Return the card of a checkpoint as Markdown.
-
-    Args:
-        metrics: what `sample_moe` writes to metrics.json; with ``reference`` in it, scores of an earlier model are
-            shown beside this one's.
-        name: the checkpoint's folder.
-    """
-    return (
-        "\n\n".join(
-            [
-                _front_matter(),
-                f"# {name}",
-                _summary(metrics),
-                _use(name),
-                _recipe(metrics),
-                _loads(metrics),
-                _scores(metrics),
-                _curve(metrics),
-                _limits(metrics),
-                _data(metrics),
-            ]
-        )
-        + "\n"
-    )
+def front_matter(*, pipeline: str = "text-generation") -> str:
+    """Return what model hubs read off a card."""
+    return f"---\nlibrary_name: transformers\npipeline_tag: {pipeline}\ntags: [mixture-of-experts]\n---"
 
 
-def _front_matter() -> str:
-    return "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [mixture-of-experts]\n---"
-
-
-def _summary(metrics: Mapping) -> str:
-    model, training = metrics["model"], metrics["training"]
-    balanced = {
-        "per-layer": "Each layer's load is balanced on its own.",
-        "pooled": (
-            "**It is unbalanced on purpose**: the stock auxiliary loss pools counts over layers, looks fine, and "
-            "leaves single layers leaning on few experts. It is there to debug load on, not to be used as a model."
-        ),
-    }[training["balance"]]
-    return (
-        f"A small Mixture-of-Experts language model trained from scratch on {len(metrics['tasks'])} tasks, to study "
-        f"routing on: {model['class']}, {model['parameters'] / 1e6:.1f} M parameters in bfloat16, {model['n_layers']} "
-        f"layers, {model['n_experts']} experts a layer, {model['top_k']} a token, hidden size {model['hidden_size']}, "
-        f"expert width {model['expert_width']}, {model['vocab_size']:,} byte-level BPE tokens, context "
-        f"{model['context_length']}. {balanced}" + (f" {metrics['note']}" if "note" in metrics else "")
-    )
-
-
-def _use(name: str) -> str:
+def prompt_section(name: str, *, model_class: str, module: str) -> str:
+    """Return the form of a prompt, and how to load the checkpoint and use it."""
     return (
         "## Prompt\n\n"
         "`instruction`, newline, input, newline, `answer:`; the model writes a space, the answer and the end token.\n\n"
         "```python\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'folder = "sample_checkpoints/{name}"\n'
-        "model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)\n"
+        + (
+            f"from transformers import {model_class}, AutoTokenizer\n\n"
+            if module == "transformers"
+            else f"from {module} import {model_class}\nfrom transformers import AutoTokenizer\n\n"
+        )
+        + f'folder = "sample_checkpoints/{name}"\n'
+        f"model, tokenizer = {model_class}.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)\n"
         'prompt = "Copy the slot value from the utterance.\\n'
         'slot: time utterance: A table for two at 7 pm please.\\nanswer:"\n'
         'written = model.generate(**tokenizer(prompt, return_tensors="pt"), max_new_tokens=16)\n'
@@ -80,14 +41,11 @@ def _use(name: str) -> str:
     )
 
 
-def _recipe(metrics: Mapping) -> str:
+def training_steps(metrics: Mapping, *, command: str) -> list[str]:
+    """Return how a model was trained on packed rows, a sentence or more for each thing."""
     training = metrics["training"]
     n_tokens = training["steps"] * training["tokens_a_batch"]
     speed = n_tokens / max(training["seconds"], 0.1) / 1e6
-    command = (
-        f"python -m moe_models.recipes.sample_moe --data CORPUS --out DIR --balance {training['balance']} "
-        f"--steps {training['steps']} --seed {training['seed']} --workers {training['n_workers']}"
-    )
     steps = [
         f"`{command}` on {training['device']}, torch {training['torch']}, transformers {training['transformers']}: "
         f"{training['steps']:,} steps of {training['tokens_a_batch']:,} tokens, {n_tokens / 1e9:.2f} G tokens in "
@@ -96,7 +54,7 @@ def _recipe(metrics: Mapping) -> str:
         "Documents: train rows seen anew each time (spans swapped for others of their kind in text and answer alike, "
         "contexts shortened and reordered, words left out, options shuffled), span questions made up from the running "
         "text of train rows (a sentence thinned to a question about one of its spans), and train facts said in other "
-        "ways. Packed to rows of 512 with attention kept within each document.",
+        f"ways. Packed to rows of {metrics['model']['context_length']} with attention kept within each document.",
         f"Muon for matrices, AdamW for the rest, float32 master weights, learning rate {training['learning_rate']:g} "
         f"level, then falling over the last {training['decay_share']:.0%}; weight decay {training['weight_decay']:g}, "
         f"dropout {training['dropout']:g}. Loss weight: 0.3 falling to 0.1 on what is read; a completion weighs about "
@@ -107,30 +65,29 @@ def _recipe(metrics: Mapping) -> str:
     if training["resumed_at"]:
         stops = ", ".join(f"{step:,}" for step in training["resumed_at"])
         steps.append(f"The run was stopped, and resumed from its saved state, at step {stops}.")
-    for router in training["settled"]:
-        steps.append(
-            f"After training the router of layer {router['layer']} alone was moved, on train rows as they are, until "
-            f"their load there was {router['load_after']:.2f} instead of {router['load_before']:.2f} × the mean "
-            f"({router['n_steps']} steps; {router['changed_share']:.1%} of tokens changed an expert)."
-        )
-    if "settling_check" in training:
-        steps.append(training["settling_check"])
+    return steps
+
+
+def recipe_section(steps: Sequence[str]) -> str:
+    """Return the recipe as a list."""
     return "## Recipe\n\n" + "\n".join(f"- {step}" for step in steps)
 
 
-def _loads(metrics: Mapping) -> str:
+def loads_section(metrics: Mapping) -> str:
+    """Return each layer's load on dev."""
     loads = metrics["load"]
     head = "| layer | " + " | ".join(f"L{number:02d}" for number in range(len(loads))) + " |"
     row = "| max/mean | " + " | ".join(f"{load:.2f}" for load in loads) + " |"
-    text = f"## Load\n\nMost used expert over the mean, by layer, on dev:\n\n{head}\n{_rule(len(loads) + 1)}\n{row}"
+    text = f"## Load\n\nMost used expert over the mean, by layer, on dev:\n\n{head}\n{rule(len(loads) + 1)}\n{row}"
     return text + (f"\n\n{metrics['load_note']}" if "load_note" in metrics else "")
 
 
-def _scores(metrics: Mapping) -> str:
+def scores_section(metrics: Mapping) -> str:
+    """Return each task's dev score beside its baseline, and a reference model's where there is one."""
     reference = metrics.get("reference", {})
     head = "| task | type | n | always the commonest | score |" + (f" {reference['name']} |" if reference else "")
-    lines = [head, _rule(6 if reference else 5)]
-    tasks = sorted(metrics["dev"], key=lambda task: (_TYPE_ORDER.index(metrics["tasks"][task]["task_type"]), task))
+    lines = [head, rule(6 if reference else 5)]
+    tasks = sorted(metrics["dev"], key=lambda task: (TYPE_ORDER.index(metrics["tasks"][task]["task_type"]), task))
     for task in tasks:
         scores = metrics["dev"][task]
         baseline = f"{scores['majority']:.2f}" + (f"; guess {scores['chance']:.2f}" if "chance" in scores else "")
@@ -143,15 +100,16 @@ def _scores(metrics: Mapping) -> str:
     )
 
 
-def _curve(metrics: Mapping) -> str:
+def curve_section(metrics: Mapping) -> str:
+    """Return losses, exact matches and load over the steps."""
     checked = [entry for entry in metrics["curve"] if "dev_exact" in entry]
     types: dict[str, list[str]] = {}
     for task in metrics["dev"]:
         types.setdefault(metrics["tasks"][task]["task_type"], []).append(task)
-    shown = [name for name in _TYPE_ORDER[:3] if name in types]
+    shown = [name for name in TYPE_ORDER[:3] if name in types]
     lines = [
         "| step | nll written | nll read | " + " | ".join(f"exact, {name}" for name in shown) + " | load max/mean |",
-        _rule(4 + len(shown)),
+        rule(4 + len(shown)),
     ]
     for entry in checked:
         exact = [f"{_mean([entry['dev_exact'][task] for task in types[name]]):.3f}" for name in shown]
@@ -164,7 +122,8 @@ def _curve(metrics: Mapping) -> str:
     )
 
 
-def _limits(metrics: Mapping) -> str:
+def limits_section(metrics: Mapping, *, seeds: str) -> str:
+    """Return what the model cannot do, led by the tasks at their baseline; ``seeds`` says how many there are of it."""
     dev = metrics["dev"]
     at_baseline = [
         task
@@ -178,16 +137,17 @@ def _limits(metrics: Mapping) -> str:
         "No better than guessing, or within .05 of it: " + (", ".join(sorted(at_baseline)) or "no task") + ".",
         "Questions from memory that train rows do not answer stay unanswered; long generations (summaries, "
         "translations, medical answers) have the form and not the content.",
-        "Trained on prompts of at most 512 tokens in the form above, English but for language names and two small "
-        "translation tasks; other forms of prompt give little.",
-        "One seed. Its corpus has the biases of its sources (reviews, e-mail and tweets of their years).",
+        f"Trained on prompts of at most {metrics['model']['context_length']} tokens in the form above, English but for "
+        "language names and two small translation tasks; other forms of prompt give little.",
+        f"{seeds} Its corpus has the biases of its sources (reviews, e-mail and tweets of their years).",
     ]
     return "## What it cannot do\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _data(metrics: Mapping) -> str:
+def data_section(metrics: Mapping) -> str:
+    """Return where the rows are from, under which licence, and how overlap was kept out."""
     training = metrics["training"]
-    lines = ["| task | licence | source |", _rule(3)]
+    lines = ["| task | licence | source |", rule(3)]
     lines += [f"| {task} | {known['licence']} | {known['source']} |" for task, known in metrics["tasks"].items()]
     return (
         f"## Data\n\n{training['train_rows']:,} train rows of {len(metrics['tasks'])} tasks. Checked for overlap: "
@@ -206,7 +166,8 @@ def _score(scores: Mapping[str, float]) -> str:
     return f"{scores['exact_match']:.2f} / {scores['token_f1']:.2f}"
 
 
-def _rule(n_columns: int) -> str:
+def rule(n_columns: int) -> str:
+    """Return the line under a table's head."""
     return "|" + " --- |" * n_columns
 
 

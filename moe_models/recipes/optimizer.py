@@ -8,49 +8,79 @@ References:
     Liu et al. 2025, Muon is scalable for LLM training (the scale 0.2 · sqrt(larger side)).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
-from transformers import OlmoeForCausalLM
 
 _MOMENTUM = 0.95
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _MUON_SCALE = 0.2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """How one parameter is stepped.
+
+    Attributes:
+        n_matrices: matrices that its second-last axis stacks, for Muon; 0 for AdamW.
+        learning_rate_factor: its learning rate over the run's, under AdamW.
+    """
+
+    n_matrices: int = 0
+    learning_rate_factor: float = 1.0
+
+
+def moe_treatment(name: str, parameter: torch.nn.Parameter) -> Treatment:
+    """Return how a parameter of an OLMoE is stepped: Muon for attention and experts, AdamW for the rest."""
+    if ".self_attn." in name and name.endswith("_proj.weight"):
+        return Treatment(n_matrices=1)
+    if ".experts." in name and parameter.dim() > 1:
+        # One slice of gate_up_proj holds two matrices of one expert.
+        return Treatment(n_matrices=2 if name.endswith("gate_up_proj") else 1)
+    return Treatment()
+
+
 class MasterWeightOptimizer:
     """Keeps float32 copies of the weights, steps those, and writes them back in the model's own precision.
 
     Args:
-        model: the model; its parameters are the ones trained.
+        model: the model; its parameters are the ones trained, except frozen ones.
         weight_decay: share of a matrix, times the learning rate, taken off at each step.
+        treatment: how the parameter of a name is stepped.
     """
 
-    def __init__(self, model: OlmoeForCausalLM, *, weight_decay: float) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        weight_decay: float,
+        treatment: Callable[[str, torch.nn.Parameter], Treatment] = moe_treatment,
+    ) -> None:
         self._weight_decay = weight_decay
-        matrices, others, undecayed = [], [], []
+        matrices: list[tuple[torch.nn.Parameter, int]] = []
+        plain: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            if ".self_attn." in name and name.endswith("_proj.weight"):
-                matrices.append((parameter, 1))
-            elif ".experts." in name:
-                # One slice of gate_up_proj holds two matrices of one expert.
-                matrices.append((parameter, 2 if name.endswith("gate_up_proj") else 1))
-            elif parameter.dim() > 1:
-                others.append(parameter)
+            if not parameter.requires_grad:
+                continue
+            its = treatment(name, parameter)
+            if its.n_matrices:
+                matrices.append((parameter, its.n_matrices))
             else:
-                undecayed.append(parameter)
+                decay = 0.1 * weight_decay if parameter.dim() > 1 else 0.0
+                plain.setdefault((its.learning_rate_factor, decay), []).append(parameter)
         self._groups = _same_shape_groups(matrices)
         self._masters = [_stacked(group).float() for group in self._groups]
         self._momenta = [torch.zeros_like(master) for master in self._masters]
-        self._plain = others + undecayed
-        self._plain_masters = [parameter.detach().float().clone() for parameter in self._plain]
-        n_others = len(others)
+        self._plain = [parameter for group in plain.values() for parameter in group]
+        masters = {key: [parameter.detach().float().clone() for parameter in group] for key, group in plain.items()}
+        self._plain_masters = [master for group in masters.values() for master in group]
+        self._factors = [factor for factor, _ in masters]
         self._adam = torch.optim.AdamW(
-            [
-                {"params": self._plain_masters[:n_others], "weight_decay": 0.1 * weight_decay},
-                {"params": self._plain_masters[n_others:], "weight_decay": 0.0},
-            ],
+            [{"params": group, "weight_decay": decay} for (_, decay), group in masters.items()],
             betas=(0.9, 0.98),
             eps=1e-8,
-            fused=self._plain_masters[0].is_cuda,
+            fused=all(master.is_cuda for master in self._plain_masters),
         )
 
     @torch.no_grad()
@@ -64,10 +94,10 @@ class MasterWeightOptimizer:
             master.mul_(1.0 - learning_rate * self._weight_decay).add_(update, alpha=-learning_rate * scale)
             _write_back(master, group)
         for master, parameter in zip(self._plain_masters, self._plain, strict=True):
-            master.grad = parameter.grad.float()
+            master.grad = None if parameter.grad is None else parameter.grad.float()
         torch.nn.utils.clip_grad_norm_(self._plain_masters, 1.0)
-        for options in self._adam.param_groups:
-            options["lr"] = learning_rate
+        for options, factor in zip(self._adam.param_groups, self._factors, strict=True):
+            options["lr"] = learning_rate * factor
         self._adam.step()
         torch._foreach_copy_(self._plain, self._plain_masters)
         for parameter, _ in (pair for group in self._groups for pair in group):
@@ -112,7 +142,9 @@ def _stacked(group: _Group) -> torch.Tensor:
 
 
 def _stacked_gradients(group: _Group) -> torch.Tensor:
-    return torch.cat([_as_matrices(parameter.grad, parts) for parameter, parts in group])
+    # A matrix that no token of the batch went through has no gradient.
+    gradients = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter, _ in group]
+    return torch.cat([_as_matrices(gradient, parts) for gradient, (_, parts) in zip(gradients, group, strict=True)])
 
 
 def _as_matrices(values: torch.Tensor, n_parts: int) -> torch.Tensor:

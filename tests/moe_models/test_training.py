@@ -6,11 +6,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_models.recipes.architecture import Architecture, hidden_states, untrained_model
 from moe_models.recipes.batches import packed
+from moe_models.recipes.objective import MoeObjective
 from moe_models.recipes.optimizer import MasterWeightOptimizer
 from moe_models.recipes.sample_moe import main
 from moe_models.recipes.schedule import Schedule
 from moe_models.recipes.scoring import exact_match, token_f1
-from moe_models.recipes.training import training_loss
 from tests.moe_models.small_corpus import write_corpus
 
 SIZES = {"vocab_size": 400, "hidden_size": 32, "n_layers": 2, "n_heads": 2, "n_key_value_heads": 1}
@@ -72,9 +72,10 @@ def test_the_same_seed_gives_the_same_model():
 def test_a_few_steps_lower_the_loss(dtype, balance):
     model = small_model().to(dtype)
     optimizer = MasterWeightOptimizer(model, weight_decay=0.1)
+    objective = MoeObjective(balance=balance, balance_weight=0.01, dropout=0.0)
     losses = []
     for _ in range(15):
-        loss, _ = training_loss(model, small_batch(), balance=balance, balance_weight=0.01, dropout=0.0)
+        loss, _ = objective(model, small_batch())
         loss["total"].backward()
         optimizer.step(learning_rate=5e-3)
         losses.append(float(loss["total"].detach()))
