@@ -1,20 +1,27 @@
 """Trace in, labelled table out. No pictures, no model, no screen."""
 
 from analysis.agreement import Agreement, ExpertTaskTypes, agreement, expert_task_types
+from analysis.balance_scales import balance_scales, importance, load_by_position
+from analysis.capacity import capacity_drops
 from analysis.clustering import Clustering, clusters
 from analysis.confidence import margins, routing_entropy
+from analysis.convergence import load_convergence
 from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
 from analysis.dynamics import over_training, saturation
 from analysis.experts import ExpertProfile, expert_profile
 from analysis.findings import Finding, findings
+from analysis.health import Verdict, load_health
 from analysis.hierarchy import Order, hierarchical_order
 from analysis.information import task_information
 from analysis.load import activation_rate, expert_load, idle_experts, load_balance
 from analysis.maps import routing_clusters, routing_map, stored_map
+from analysis.overload import overload_tasks, overload_tokens
+from analysis.pass_load import pass_load, worst_passes
 from analysis.projection import Projection, project
 from analysis.quality import MapQuality, map_quality
 from analysis.reading import prompt_tokens, token_experts, token_route
+from analysis.router_losses import router_losses
 from analysis.scores import task_scores
 from analysis.signatures import signatures
 from analysis.specialists import specialists
@@ -29,9 +36,12 @@ __all__ = [
     "MapQuality",
     "Order",
     "Projection",
+    "Verdict",
     "activation_rate",
     "agreement",
     "assignment_counts",
+    "balance_scales",
+    "capacity_drops",
     "clusters",
     "expert_load",
     "expert_profile",
@@ -40,13 +50,21 @@ __all__ = [
     "findings",
     "hierarchical_order",
     "idle_experts",
+    "importance",
     "load_balance",
+    "load_by_position",
+    "load_convergence",
+    "load_health",
     "map_quality",
     "margins",
     "over_training",
+    "overload_tasks",
+    "overload_tokens",
+    "pass_load",
     "project",
     "prompt_tokens",
     "routed_tokens",
+    "router_losses",
     "routing_clusters",
     "routing_entropy",
     "routing_map",
@@ -60,4 +78,5 @@ __all__ = [
     "task_scores",
     "token_experts",
     "token_route",
+    "worst_passes",
 ]

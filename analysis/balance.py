@@ -12,6 +12,8 @@ __all__ = ["BALANCE_UNITS", "balance_metrics"]
 BALANCE_UNITS = {
     "max_over_mean": "ratio",
     "min_over_mean": "ratio",
+    "min_over_max": "ratio",
+    "mean_violation": "ratio",
     "cv": "ratio",
     "gini": "0 to 1",
     "entropy_normalized": "share of ln(experts)",
@@ -46,12 +48,15 @@ def balance_metrics(counts: np.ndarray, *, exists: np.ndarray, cold_below: float
         deviation = np.where(there, counts - mean[..., None], 0.0)
         largest = np.where(there, counts, -np.inf).max(axis=-1, initial=-np.inf)
         smallest = np.where(there, counts, np.inf).min(axis=-1, initial=np.inf)
+        largest, smallest = (np.where(total > 0, each, np.nan) for each in (largest, smallest))
         # One expert is as even as one can be, though ln 1 leaves 0/0.
         normalized = np.where(n_experts > 1, entropy / np.log(np.maximum(n_experts, 2)), np.where(total > 0, 1, np.nan))
         cold = there & (counts < cold_below * mean[..., None])
         return {
             "max_over_mean": largest / mean,
             "min_over_mean": smallest / mean,
+            "min_over_max": smallest / largest,
+            "mean_violation": np.abs(deviation).sum(axis=-1) / n_experts / mean,
             "cv": np.sqrt((deviation**2).sum(axis=-1) / n_experts) / mean,
             "gini": _gini(counts, there=there, n_experts=n_experts, total=total),
             "entropy_normalized": normalized,

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from analysis.measure import measure_of, weighed
 from routing.chunks import PHASES, Chunk
 from routing.errors import SelectionError, TraceError
 from routing.trace import RoutingTrace
@@ -25,6 +26,7 @@ __all__ = [
     "CountTable",
     "Phase",
     "count_table",
+    "keyed_blocks",
     "mapped_chunks",
     "prompt_blocks",
     "require_tokens",
@@ -55,7 +57,8 @@ class CountTable:
 
     Attributes:
         groups: names along the first axis.
-        assignments_GLE: int64, how often each group's tokens chose each expert.
+        assignments_GLE: int64, how often each group's tokens chose each expert; where every expert is always chosen
+            (`analysis.measure`), float64, the weight that each group's tokens gave it.
         tokens_GL: int64, how many of each group's tokens each layer routed.
     """
 
@@ -91,7 +94,8 @@ def count_table(trace: RoutingTrace, *, by: By | None = None, phase: Phase | Non
     groups = _groups(trace, by=by)
     if trace.level == "counts":
         return _from_counts(trace, groups=groups, by=by, phase=phase)
-    return _scanned(trace, groups=groups, by=by, phase=phase, layers=slice(0, trace.n_layers))
+    keys = _keys(trace, groups=groups, by=by)
+    return _scanned(trace, groups=groups, keys=keys, phase=phase, layers=slice(0, trace.n_layers))
 
 
 def prompt_blocks(trace: RoutingTrace, *, phase: Phase | None = None) -> Iterator[tuple[slice, CountTable]]:
@@ -102,11 +106,24 @@ def prompt_blocks(trace: RoutingTrace, *, phase: Phase | None = None) -> Iterato
     """
     require_tokens(trace, for_what="a count by prompt")
     groups = _groups(trace, by="prompt")
-    cells = max(1, len(groups) * trace.n_experts)
-    step = max(1, LARGEST_BLOCK // cells)
-    for first in range(0, trace.n_layers, step):
-        layers = slice(first, min(first + step, trace.n_layers))
-        yield layers, _scanned(trace, groups=groups, by="prompt", phase=phase, layers=layers)
+    yield from _blocks(trace, groups=groups, keys=_keys(trace, groups=groups, by="prompt"), phase=phase)
+
+
+def keyed_blocks(
+    trace: RoutingTrace, keys: Callable[[Chunk], np.ndarray], *, n_groups: int
+) -> Iterator[tuple[slice, CountTable]]:
+    """The count table by any number that tokens have, a few layers at a time; tokens of a negative number are left out.
+
+    Args:
+        trace: the trace.
+        keys: from a chunk, the group of each of its tokens.
+        n_groups: how many groups there are.
+
+    Raises:
+        TraceError: the trace holds counts only.
+    """
+    require_tokens(trace, for_what="a count of parts of prompts")
+    yield from _blocks(trace, groups=tuple(map(str, range(n_groups))), keys=keys, phase=None)
 
 
 def token_groups(trace: RoutingTrace, *, by: By | None) -> tuple[tuple[str, ...], Callable[[Chunk], np.ndarray]]:
@@ -181,13 +198,31 @@ def _keys(trace: RoutingTrace, *, groups: tuple[str, ...], by: By | None) -> Cal
     return lambda chunk: np.zeros(chunk.n_tokens, dtype=np.int32)
 
 
+def _blocks(
+    trace: RoutingTrace, *, groups: tuple[str, ...], keys: Callable[[Chunk], np.ndarray], phase: Phase | None
+) -> Iterator[tuple[slice, CountTable]]:
+    cells = max(1, len(groups) * trace.n_experts)
+    step = max(1, LARGEST_BLOCK // cells)
+    for first in range(0, trace.n_layers, step):
+        layers = slice(first, min(first + step, trace.n_layers))
+        yield layers, _scanned(trace, groups=groups, keys=keys, phase=phase, layers=layers)
+
+
 def _scanned(
-    trace: RoutingTrace, *, groups: tuple[str, ...], by: By | None, phase: Phase | None, layers: slice
+    trace: RoutingTrace,
+    *,
+    groups: tuple[str, ...],
+    keys: Callable[[Chunk], np.ndarray],
+    phase: Phase | None,
+    layers: slice,
 ) -> CountTable:
+    if measure_of(trace) == "routed weight":
+        code = None if phase is None else PHASES.index(phase)
+        sums, tokens = weighed(trace, keys=keys, n_groups=len(groups), phase_code=code, layers=layers)
+        return CountTable(groups=groups, assignments_GLE=sums, tokens_GL=tokens)
     # Compiling costs a second, so it is not paid by who only imports this room.
     from analysis.kernels import frozen
 
-    keys = _keys(trace, groups=groups, by=by)
     top_k_L = np.array([facts.top_k for facts in trace.layer_facts[layers]], dtype=np.int64)
     n_experts = trace.n_experts
     one_byte = trace.absent == np.iinfo(np.uint8).max

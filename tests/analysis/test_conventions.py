@@ -24,6 +24,16 @@ TRACE = planted_trace(seed=0, n_tasks=4, n_prompts_a_task=4)
 SIGNATURES = analysis.signatures(TRACE)
 PROMPT = TRACE.prompts["prompt"][0]
 CALLS = {
+    "router_losses": lambda: analysis.router_losses(TRACE),
+    "capacity_drops": lambda: analysis.capacity_drops(TRACE),
+    "overload_tokens": lambda: analysis.overload_tokens(TRACE, layer="L00"),
+    "overload_tasks": lambda: analysis.overload_tasks(TRACE),
+    "load_convergence": lambda: analysis.load_convergence(TRACE, n_permutations=5),
+    "importance": lambda: analysis.importance(TRACE, by="task"),
+    "load_by_position": lambda: analysis.load_by_position(TRACE),
+    "balance_scales": lambda: analysis.balance_scales(TRACE),
+    "worst_passes": lambda: analysis.worst_passes(TRACE, n_permutations=5),
+    "pass_load": lambda: analysis.pass_load(TRACE),
     "activation_rate": lambda: analysis.activation_rate(TRACE),
     "assignment_counts": lambda: analysis.assignment_counts(TRACE, by="task"),
     "expert_load": lambda: analysis.expert_load(TRACE, by="task"),

@@ -30,12 +30,15 @@ def test_balance_by_hand():
     # counts 4 2 2 0: mean 2; shares 1/2 1/4 1/4 0
     #   population variance (4+0+0+4)/4 = 2 → cv √2/2;  entropy ½ln2 + ½ln4 = 1.5 ln 2, of ln 4 = 0.75
     #   Gini, ascending 0 2 2 4: Σ(2i−5)c = −3·0 −1·2 +1·2 +3·4 = 12, over 4·8 = 0.375
+    #   least over most 0/4;  mean |c − μ| = (2 + 0 + 0 + 2)/4 = 1, over the mean ½
     #   HHI 1/4 + 1/16 + 1/16 = 0.375
     found = metrics([4, 2, 2, 0])
     assert found == pytest.approx(
         {
             "max_over_mean": 2,
             "min_over_mean": 0,
+            "min_over_max": 0,
+            "mean_violation": 0.5,
             "cv": 2**0.5 / 2,
             "gini": 0.375,
             "entropy_normalized": 0.75,

@@ -72,6 +72,17 @@ ODD = {
     "one layer selected": lambda: encoder_decoder_trace().select(Selection(layers=("dec01",))),
 }
 FUNCTIONS = {
+    "load_health": lambda trace: analysis.load_health(trace),
+    "overload_tasks": lambda trace: analysis.overload_tasks(trace),
+    "router_losses": lambda trace: analysis.router_losses(trace),
+    "importance": lambda trace: analysis.importance(trace),
+    "capacity_drops": lambda trace: analysis.capacity_drops(trace),
+    "overload_tokens": lambda trace: analysis.overload_tokens(trace, layer=trace.layers[-1]),
+    "load_convergence": lambda trace: analysis.load_convergence(trace, n_permutations=5),
+    "load_by_position": lambda trace: analysis.load_by_position(trace, n_bootstrap=5),
+    "balance_scales": lambda trace: analysis.balance_scales(trace),
+    "worst_passes": lambda trace: analysis.worst_passes(trace, n_permutations=3),
+    "pass_load": lambda trace: analysis.pass_load(trace),
     "activation_rate": analysis.activation_rate,
     "activation_rate by prompt": lambda trace: analysis.activation_rate(trace, by="prompt"),
     "assignment_counts": analysis.assignment_counts,
@@ -109,6 +120,15 @@ FUNCTIONS = {
     "token_route": lambda trace: analysis.token_route(trace, trace.prompts["prompt"][0], position=0),
 }
 NEEDS_TOKENS = {
+    "router_losses",
+    "importance",
+    "capacity_drops",
+    "overload_tokens",
+    "load_convergence",
+    "load_by_position",
+    "balance_scales",
+    "worst_passes",
+    "pass_load",
     "activation_rate by prompt",
     "assignment_counts by phase",
     "clusters of prompts",
@@ -125,8 +145,8 @@ NEEDS_TOKENS = {
     "token_experts",
     "token_route",
 }
-WITHOUT_SCORES = {"margins", "routing_entropy", "routing_entropy of weights"}
-MAY_REFUSE = {"counts only": NEEDS_TOKENS, "nothing selected": {"margins", "routing_entropy", "token_route"}}
+WITHOUT_SCORES = {"router_losses", "importance", "margins", "routing_entropy", "routing_entropy of weights"}
+MAY_REFUSE = {"counts only": NEEDS_TOKENS, "nothing selected": {"margins", "router_losses", "routing_entropy", "token_route"}}
 
 
 @pytest.fixture(scope="module", params=ODD)
