@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-__all__ = ["count_bytes", "count_bytes_of", "count_common", "count_quads_of", "count_words", "frozen"]
+__all__ = ["add_weights", "count_bytes", "count_bytes_of", "count_common", "count_quads_of", "count_words", "frozen"]
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -157,3 +157,27 @@ def count_common(experts_TLR, others_TLR, top_k_L, n_experts):  # type: ignore[n
                 for other in range(top_k_L[layer]):
                     common_L[layer] += ids[rank] == others[other]
     return common_L, routed_L
+
+
+@njit(cache=True, nogil=True)
+def add_weights(experts_TLR, codes_TLK, fixed_C, key_T, top_k_L, n_groups, n_experts):  # type: ignore[no-untyped-def]
+    """Sums of whole numbers that stand for the applied weights, and tokens routed, per group and layer.
+
+    Returns:
+        (G, L, E) int64 and (G, L) int64.
+    """
+    n_tokens, n_layers, _ = experts_TLR.shape
+    sums_GLE = np.zeros((n_groups, n_layers, n_experts), np.int64)
+    tokens_GL = np.zeros((n_groups, n_layers), np.int64)
+    for token in range(n_tokens):
+        group = key_T[token]
+        if group < 0:
+            continue
+        for layer in range(n_layers):
+            if experts_TLR[token, layer, 0] >= n_experts:
+                continue
+            tokens_GL[group, layer] += 1
+            for rank in range(top_k_L[layer]):
+                expert = experts_TLR[token, layer, rank]
+                sums_GLE[group, layer, expert] += fixed_C[codes_TLK[token, layer, rank]]
+    return sums_GLE, tokens_GL
