@@ -14,6 +14,7 @@ import numpy as np
 from hooks.ledger import HostStackPass, RowLedger, TokenRows
 from hooks.packing import Lane
 from hooks.passes import Pass
+from hooks.prompt_ledger import PromptLedger
 from routing import LayerFacts, RecordingError
 
 __all__ = ["RowBatch", "assembled"]
@@ -26,10 +27,12 @@ class RowBatch:
     Attributes:
         columns: prompt, position, token_id, phase, stack, nll: one value a row.
         arrays: experts, and scores, weights, dropped, logits where they are kept: (T, L, …).
+        carried: what else came with the rows, by name: float32, NaN where it did not come.
     """
 
     columns: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
+    carried: dict[str, np.ndarray]
 
 
 def assembled(
@@ -37,7 +40,7 @@ def assembled(
     *,
     notes: Mapping[tuple[int, str, str], np.ndarray],
     lanes: Mapping[Lane, dict[str, np.ndarray]],
-    ledger: RowLedger,
+    ledger: RowLedger | PromptLedger,
     layer_facts: Sequence[LayerFacts],
     stacks: Sequence[str],
     name_of_prompt: Callable[[int], str],
@@ -93,11 +96,40 @@ def assembled(
             "logits); what was committed before can be opened."
         )
         raise RecordingError(msg)
-    return RowBatch(columns=columns, arrays=arrays)
+    return RowBatch(columns=columns, arrays=arrays, carried=_carried(passes, notes, rows, stacks=stacks))
 
 
 def _floats(bits: np.ndarray | None) -> np.ndarray | None:
-    return None if bits is None else bits.view(np.float32)
+    return None if bits is None else np.ascontiguousarray(bits).view(np.float32)
+
+
+def _carried(
+    passes: Sequence[Pass],
+    notes: Mapping[tuple[int, str, str], np.ndarray],
+    rows: Mapping[str, Sequence[TokenRows]],
+    *,
+    stacks: Sequence[str],
+) -> dict[str, np.ndarray]:
+    tails = {
+        name: notes[number, stack, name].shape[1:]
+        for number, one in enumerate(passes)
+        for stack, seen in one.stacks.items()
+        for name in seen.carried
+    }
+    found: dict[str, np.ndarray] = {}
+    for name, tail in tails.items():
+        parts = []
+        for stack in stacks:
+            ran = [number for number, one in enumerate(passes) if stack in one.stacks]
+            for number, kept in zip(ran, rows[stack], strict=True):
+                value = _floats(notes.get((number, stack, name)))
+                if value is None:
+                    value = np.full((len(kept.prompt), *tail), np.nan, np.float32)
+                elif kept.kept is not None:
+                    value = value[kept.kept]
+                parts.append(value)
+        found[name] = np.concatenate(parts)
+    return found
 
 
 def _columns(rows: Mapping[str, Sequence[TokenRows]], stacks: Sequence[str]) -> dict[str, np.ndarray]:

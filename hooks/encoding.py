@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from routing import Prompt, TaskError
 
-__all__ = ["Encoded", "TooLong", "context_length", "encoded_prompts", "padded"]
+__all__ = ["Encoded", "TooLong", "context_length", "encoded_prompts", "padded", "tokens_alone"]
 
 TooLong = Literal["error", "truncate"]
 
@@ -44,7 +44,13 @@ def context_length(model: nn.Module) -> int | None:
 
 
 def encoded_prompts(
-    prompts: Sequence[Prompt], *, tokenizer: Any, limit: int | None, n_new_tokens: Sequence[int], too_long: TooLong
+    prompts: Sequence[Prompt],
+    *,
+    tokenizer: Any,
+    limit: int | None,
+    n_new_tokens: Sequence[int],
+    too_long: TooLong,
+    apart: bool = False,
 ) -> list[Encoded]:
     """The prompts as token ids that fit into the context, room for the answer included.
 
@@ -54,6 +60,7 @@ def encoded_prompts(
         limit: most tokens that the model can read, or None.
         n_new_tokens: tokens that each prompt needs behind it at least, options aside.
         too_long: what to do with a prompt that does not fit.
+        apart: whether answers are written by another stack, so that they neither take room nor touch the prompt.
 
     Raises:
         TaskError: a prompt has no tokens, or does not fit and is not to be cut.
@@ -67,8 +74,11 @@ def encoded_prompts(
                 f"The prompt {prompt.id!r} has no tokens: its text is {prompt.text!r}. Give it a text, or leave it out."
             )
             raise TaskError(msg)
-        options = tuple(_continuation(tokenizer, prompt.text, ids, option) for option in prompt.options)
-        room = max((len(option) for option in options), default=n_new)
+        options = tuple(
+            tokens_alone(tokenizer, option) if apart else _continuation(tokenizer, prompt.text, ids, option)
+            for option in prompt.options
+        )
+        room = 0 if apart else max((len(option) for option in options), default=n_new)
         n_cut = 0 if limit is None else max(0, len(ids) + room - limit)
         if n_cut and (too_long == "error" or n_cut >= len(ids)):
             over.append((len(ids) + room, prompt.id))
@@ -84,6 +94,19 @@ def encoded_prompts(
         )
         raise TaskError(msg)
     return encoded
+
+
+def tokens_alone(tokenizer: Any, answer: str) -> tuple[int, ...]:
+    """Tokens of an answer that a stack of its own writes, without what the tokenizer puts around a text.
+
+    Raises:
+        TaskError: it has none.
+    """
+    alone = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    if not alone:
+        msg = f"The answer {answer!r} has no tokens. Correct the task's options or target."
+        raise TaskError(msg)
+    return tuple(alone)
 
 
 def padded(
@@ -107,12 +130,8 @@ def _continuation(tokenizer: Any, text: str, ids: Sequence[int], option: str) ->
         whole, ids = whole[:-1], ids[:-1]  # a tokenizer that closes each text closes both
     if len(whole) > len(ids) and list(whole[: len(ids)]) == list(ids):
         return tuple(whole[len(ids) :])
-    # Text and option melt into one token at the seam, or they stand in two stacks: the option for itself.
-    alone = tokenizer(option, add_special_tokens=False)["input_ids"]
-    if not alone:
-        msg = f"The option {option!r} has no tokens. Correct the task's options."
-        raise TaskError(msg)
-    return tuple(alone)
+    # Text and option melt into one token at the seam: the option for itself.
+    return tokens_alone(tokenizer, option)
 
 
 def _without_beginning(tokenizer: Any, ids: Sequence[int], n_cut: int) -> tuple[int, ...]:

@@ -9,22 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
-from transformers import GenerationConfig
 
-from hooks.encoding import Encoded, TooLong, context_length, encoded_prompts, padded
-from hooks.generation import eos_ids_of
-from hooks.models import model_device
-from hooks.options import OptionNorm, decoder_start_id, option_scores
-from hooks.scoring import answer_score, first_line
+from hooks.answering import Answerer
+from hooks.conditioning import Conditioning
+from hooks.encoding import Encoded, TooLong, context_length, encoded_prompts
+from hooks.options import OptionNorm
+from hooks.scoring import answer_score
 from routing import Prompt, RecordingError, Task, TaskError, TaskSet
 
 if TYPE_CHECKING:
     from hooks.recorder import Recorder
 
-__all__ = ["Evaluation", "Progress", "evaluated"]
+__all__ = ["Evaluation", "Progress", "answer_to_prompt_score", "evaluated"]
 
-N_OPTIONS_A_PROMPT_AT_ONCE = 4
 SECONDS_BETWEEN_PROMPT_TABLES = 10.0
 
 
@@ -93,28 +90,31 @@ def evaluated(
 ) -> Evaluation:
     """Run the evaluation that `Recorder.run` describes."""
     began = time.monotonic()
-    model, tokenizer = recorder.inner, recorder.tokenizer
-    if tokenizer is None:
+    model = recorder.inner
+    if recorder.tokenizer is None:
         msg = "Prompts are texts, but the Recorder was given no tokenizer. Pass the model's tokenizer to Recorder."
         raise RecordingError(msg)
     tasks = _as_tasks(prompts)
     if batch_size < 1:
         msg = f"A batch of {batch_size} prompts holds nothing. Use a batch size of 1 or more."
         raise TaskError(msg)
+    conditioning = Conditioning(model)
+    known_tasks = conditioning.note_on([each.task for each in tasks.prompts])
+    tasks = conditioning.as_read(tasks)
     jobs = _jobs(recorder, tasks, max_new_tokens=max_new_tokens, too_long=too_long)
     # All at once, so that the prompt table is written once.
     number = dict(zip((each.id for each in tasks.prompts), recorder.book.add(tasks), strict=True))
-    answerer = _Answerer(recorder, option_norm=option_norm)
+    answerer = Answerer(recorder, option_norm=option_norm)
     predictions: dict[str, tuple[str, float]] = {}
     n_tokens, written = 0, time.monotonic()
     was_training = model.training
     model.eval()
     try:
         for job, batch in _batches(jobs, batch_size):
-            answers, n_fed = answerer.answered(job, batch)
+            answers, n_fed = answerer.answered(batch, kind=job.kind, n_new_tokens=job.n_new_tokens)
             n_tokens += n_fed
             for each, answer in zip(batch, answers, strict=True):
-                score = _score(tasks.task(each.prompt.task), each.prompt, answer)
+                score = answer_to_prompt_score(tasks.task(each.prompt.task), each.prompt, answer)
                 if answer is not None:
                     predictions[each.prompt.id] = (answer, score)
                     recorder.book.set_result(number[each.prompt.id], prediction=answer, score=score)
@@ -135,8 +135,11 @@ def evaluated(
     finally:
         model.train(was_training)
     n_truncated = sum(each.n_cut > 0 for job in jobs for each in job.encoded)
+    notes = [known_tasks] if known_tasks else []
     if n_truncated:
-        recorder.note(note=f"The beginning of {n_truncated} prompts was cut off to fit the model's context.")
+        notes.append(f"The beginning of {n_truncated} prompts was cut off to fit the model's context.")
+    if notes:
+        recorder.note(note=" ".join(notes))
     table = tasks.table()[["prompt", "task", "task_type", "metric"]]
     table["prediction"] = [predictions[each][0] for each in table["prompt"]]
     table["score"] = [predictions[each][1] for each in table["prompt"]]
@@ -171,7 +174,7 @@ def _jobs(recorder: Recorder, tasks: TaskSet, *, max_new_tokens: int | None, too
         else:
             groups.setdefault(("read", 0), []).append(each)
     two_stacks = bool(getattr(model.config, "is_encoder_decoder", False))
-    limit = None if two_stacks else context_length(model)
+    limit = context_length(model)
     jobs = []
     for (kind, n_new), members in groups.items():
         # Generation stops at the end of the context, so one free place is enough for a prompt to be answered.
@@ -181,6 +184,7 @@ def _jobs(recorder: Recorder, tasks: TaskSet, *, max_new_tokens: int | None, too
             limit=limit,
             n_new_tokens=[min(n_new, 1)] * len(members),
             too_long=too_long,
+            apart=two_stacks,
         )
         # The longest first: what does not fit into memory shows at once.
         encoded.sort(key=lambda each: (-len(each.ids), each.prompt.id))
@@ -194,7 +198,12 @@ def _batches(jobs: Sequence[_Job], batch_size: int) -> Iterator[tuple[_Job, list
             yield job, job.encoded[start : start + batch_size]
 
 
-def _score(task: Task, prompt: Prompt, answer: str | None) -> float:
+def answer_to_prompt_score(task: Task, prompt: Prompt, answer: str | None) -> float:
+    """Score of an answer by its task's metric; NaN where nothing was answered or no answer is known.
+
+    Returns:
+        scalar · share · 0 to 1, or NaN.
+    """
     if answer is None:
         return math.nan
     answers = prompt.answers or (() if prompt.target is None else (prompt.target,))
@@ -202,76 +211,3 @@ def _score(task: Task, prompt: Prompt, answer: str | None) -> float:
         # Options are told apart by what they say, not by what SQuAD's normalization leaves of it.
         return float(answer.strip() in {each.strip() for each in answers})
     return answer_score(task.metric, answer, answers)
-
-
-class _Answerer:
-    """Answers batches, recorded."""
-
-    def __init__(self, recorder: Recorder, *, option_norm: OptionNorm) -> None:
-        self._recorder, self._norm = recorder, option_norm
-        # Calls go through what the user gave: a wrapper (compiled, data parallel) is part of what is recorded.
-        self._model, self._inner = recorder.model, recorder.inner
-        self._tokenizer = recorder.tokenizer
-        self._device = model_device(recorder.inner)
-        self._two_stacks = bool(getattr(self._inner.config, "is_encoder_decoder", False))
-        pad_id = self._tokenizer.pad_token_id
-        self._pad_id = pad_id if pad_id is not None else next(iter(eos_ids_of(self._inner)), 0)
-
-    @torch.no_grad()
-    def answered(self, job: _Job, batch: Sequence[Encoded]) -> tuple[list[str | None], int]:
-        """Answers of a batch (None where it is only read), and how many tokens were fed."""
-        if job.kind == "choose":
-            return self._chosen(batch)
-        if job.kind == "generate":
-            return self._generated(batch, job.n_new_tokens)
-        return [None] * len(batch), self._read(batch, answers=None)
-
-    def _chosen(self, batch: Sequence[Encoded]) -> tuple[list[str | None], int]:
-        with self._recorder.paused():
-            scores = option_scores(
-                self._inner,
-                batch,
-                pad_id=self._pad_id,
-                device=self._device,
-                norm=self._norm,
-                n_rows=N_OPTIONS_A_PROMPT_AT_ONCE * len(batch),
-            )
-        best = [max(range(len(each)), key=each.__getitem__) for each in scores]
-        n_fed = self._read(batch, answers=[each.options[place] for each, place in zip(batch, best, strict=True)])
-        return [each.prompt.options[place] for each, place in zip(batch, best, strict=True)], n_fed
-
-    def _read(self, batch: Sequence[Encoded], *, answers: Sequence[Sequence[int]] | None) -> int:
-        prompts = [each.prompt for each in batch]
-        if self._two_stacks:
-            start = decoder_start_id(self._inner, pad_id=self._pad_id)
-            ids, mask = padded([each.ids for each in batch], pad_id=self._pad_id, side="right", device=self._device)
-            written = [(start, *each) for each in answers] if answers is not None else [(start,)] * len(batch)
-            out, out_mask = padded(written, pad_id=self._pad_id, side="right", device=self._device)
-            with self._recorder.labelled(prompts):
-                self._model(input_ids=ids, attention_mask=mask, decoder_input_ids=out, decoder_attention_mask=out_mask)
-            return sum(len(each.ids) for each in batch) + sum(map(len, written))
-        rows = [(*each.ids, *(answers[place] if answers is not None else ())) for place, each in enumerate(batch)]
-        ids, mask = padded(rows, pad_id=self._pad_id, side="right", device=self._device)
-        with self._recorder.labelled(prompts, n_prompt_tokens=[len(each.ids) for each in batch]):
-            self._model(input_ids=ids, attention_mask=mask)
-        return sum(map(len, rows))
-
-    def _generated(self, batch: Sequence[Encoded], n_new_tokens: int) -> tuple[list[str | None], int]:
-        side = "right" if self._two_stacks else "left"
-        ids, mask = padded([each.ids for each in batch], pad_id=self._pad_id, side=side, device=self._device)
-        limit = None if self._two_stacks else context_length(self._inner)
-        if limit is not None:
-            n_new_tokens = min(n_new_tokens, limit - ids.shape[1])
-        config = GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=n_new_tokens,
-            pad_token_id=self._pad_id,
-            eos_token_id=sorted(eos_ids_of(self._inner)) or None,
-            decoder_start_token_id=decoder_start_id(self._inner, pad_id=self._pad_id) if self._two_stacks else None,
-        )
-        with self._recorder.labelled([each.prompt for each in batch]):
-            found = self._inner.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        written = found if self._two_stacks else found[:, ids.shape[1] :]
-        texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [first_line(text) for text in texts], int(mask.sum()) + written.numel()

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from hooks.sites import find_sites
+from moe_models.registry import MODEL_TYPES, register_model_types
 from routing import RecordingError
 
 __all__ = ["load_model", "model_device"]
@@ -108,6 +109,9 @@ def _require_folder_or_hub_name(name: str) -> None:
 
 def _loaded_config(name: str, hub: dict[str, Any]) -> PretrainedConfig:
     try:
+        stored, _ = PretrainedConfig.get_config_dict(name, revision=hub["revision"])
+        if stored.get("model_type") in MODEL_TYPES:
+            register_model_types()
         return AutoConfig.from_pretrained(name, **hub)
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hooks.conditioning import Conditioning
 from hooks.encoding import Encoded, padded
 
 __all__ = ["OptionNorm", "option_scores"]
@@ -113,7 +114,10 @@ def _behind_an_encoder(
 ) -> list[float]:
     rows, options = _rows_and_options(batch)
     ids, mask = padded([each.ids for each in batch], pad_id=pad_id, side="right", device=device)
-    read = model.get_encoder()(input_ids=ids, attention_mask=mask)
+    conditioning = Conditioning(model)
+    told = conditioning.arguments([each.prompt for each in batch], ids, mask)
+    with conditioning.encoding(told):
+        read = model.get_encoder()(input_ids=ids, attention_mask=mask)
     start_id = decoder_start_id(model, pad_id=pad_id)
     sums: list[float] = []
     for start in range(0, len(rows), n_rows):
@@ -127,6 +131,7 @@ def _behind_an_encoder(
             attention_mask=mask[chosen],
             decoder_input_ids=fed,
             decoder_attention_mask=fed_mask,
+            **{name: value[chosen] for name, value in told.items()},
         ).logits
         sums += _sums(logits, [options[number] for number in part])
     return sums

@@ -69,6 +69,7 @@ class StackPass:
         cache: identity of the cache, for telling one text's steps from the next text's.
         ids, mask, positions: (batch, column) int32, or None where they were not passed.
         nll: (batch, column) float32 negative log-likelihood of each input token, or None.
+        carried: further float32 tensors by name, one value or row of values a row of the routers.
     """
 
     n_batch: int
@@ -79,6 +80,7 @@ class StackPass:
     mask: Tensor | None = None
     positions: Tensor | None = None
     nll: Tensor | None = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

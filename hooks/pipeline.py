@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from hooks.assembly import assembled
+from hooks.beside import Beside
 from hooks.courier import Courier
 from hooks.ledger import RowLedger
 from hooks.packing import ArrayPlan, Lane
 from hooks.parcels import Parcel
 from hooks.passes import Pass
 from hooks.prompt_book import PromptBook
+from hooks.prompt_ledger import PromptLedger
 from hooks.provenance import now, self_check
 from hooks.sinks import CountSink, Sink, TraceSink
 from hooks.sites import Site
@@ -55,6 +57,8 @@ class Pipeline:
         n_runners_up: unselected experts kept for each decision.
         logits: precision of kept logits; "auto" keeps bfloat16 as it is and anything else as float16.
         provenance: how the trace comes to be.
+        beside: adapters and vectors that stand beside the routing.
+        unit: what a row is.
         eager: deliver after every pass, since what the taps hold is overwritten by the next.
     """
 
@@ -66,11 +70,13 @@ class Pipeline:
         first: Sequence[Pass],
         courier: Courier,
         book: PromptBook,
-        ledger: RowLedger,
+        ledger: RowLedger | PromptLedger,
         level: Level,
         n_runners_up: int,
         logits: LogitsPrecision,
         provenance: Provenance,
+        beside: Beside,
+        unit: Literal["token", "prompt"] = "token",
         eager: bool = False,
     ) -> None:
         self.sites = list(sites)
@@ -94,7 +100,11 @@ class Pipeline:
             n_runners_up=n_runners_up if level != "counts" else 0,
             logits_dtype=None if logits_type is None else str(logits_type).removeprefix("torch."),
             provenance=provenance,
+            unit=unit,
+            adapter_sites=beside.sites,
         )
+        self._beside = beside
+        beside.begin(self.writer)
         self.sink: Sink = (
             CountSink(self.writer, book, layer_facts=self.layer_facts)
             if level == "counts"
@@ -145,6 +155,8 @@ class Pipeline:
         self._delivered = time.monotonic()
         if not pending:
             return
+        for errand in self._beside.errands(self.writer):
+            self._courier.send(errand)
         passes, n_rows = [one for one, _ in pending], [rows for _, rows in pending]
         readings: list[list[Reading | None]] = []
         for one in passes:
@@ -180,9 +192,14 @@ class Pipeline:
                 self._book.set_text(lambda ids: tokenizer.decode(ids, skip_special_tokens=False))
                 self.writer.set_vocabulary(pieces_of(tokenizer, sorted(self.ids_seen)))
             self.sink.finish()
+            self._beside.finish(self.writer)
+            if note := self._beside.note:
+                given = updates.get("note") or self.writer.provenance.note
+                updates["note"] = " ".join(filter(None, (given, note)))
         finally:
             facts = self.writer.layer_facts = self.layer_facts
-            self.writer.close(complete=complete, finished=now(), self_check=self_check(facts), **updates)
+            checked = self_check(facts, self._beside.sites)
+            self.writer.close(complete=complete, finished=now(), self_check=checked, **updates)
 
     def _write(self, passes: list[Pass], parcels: list[Parcel], notes: dict[tuple[int, str, str], np.ndarray]) -> None:
         """On the writing thread: wait for the copies, tell tokens from padding, keep."""
@@ -205,6 +222,7 @@ class Pipeline:
             )
             if batch is not None:
                 self.ids_seen.update(np.unique(batch.columns["token_id"]).tolist())
+                self._beside.take(batch, name_of_prompt=self._book.name)
                 self.sink.take(batch)
         finally:
             _release(parcels)
@@ -266,6 +284,13 @@ def _notes(
                 else:
                     by_device.setdefault(value.device, []).append(((number, stack, name), value))
                 setattr(seen, name, None)
+            for name, value in seen.carried.items():
+                if value.device.type == "cpu":
+                    at_once[number, stack, name] = value.numpy()
+                else:
+                    bits = value.view(torch.int32)
+                    by_device.setdefault(value.device, []).append(((number, stack, name), bits))
+            seen.carried = dict.fromkeys(seen.carried)
     return at_once, by_device
 
 

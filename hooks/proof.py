@@ -224,7 +224,10 @@ def _with_rules(site: Site, seen: _Evidence) -> Site:
         return site
     logits, ids, weights = seen.logits.cpu(), seen.ids.cpu().long(), seen.weights.cpu()
     weight_rule = learn_weight_rule(*_whole(logits, ids, weights))
-    rule = None
+    rule = site.tap.known_rule()
+    if rule is not None:
+        rule = rule if rule.reproduces(logits, ids) else None
+        return replace(site, rule=rule)
     if site.tap.score_function is None:
         rule = learn_selection_rule(
             logits,

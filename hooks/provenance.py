@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import nn
 
-from routing import LayerFacts, Provenance
+from routing import AdapterSite, LayerFacts, Provenance
 
 __all__ = ["now", "provenance_of", "self_check"]
 
@@ -54,23 +54,29 @@ def provenance_of(
     )
 
 
-def self_check(layer_facts: Sequence[LayerFacts]) -> dict[str, str]:
+def self_check(layer_facts: Sequence[LayerFacts], adapter_sites: Sequence[AdapterSite] = ()) -> dict[str, str]:
     """What was proven on the first batch, and for how many layers.
 
     Returns:
         counts (every token has top-k experts that exist), replay (ids and weights explain the experts' output), rule
-        (the logits explain the choice) · "passed", or in how many layers.
+        (the logits explain the choice), adapters where there are some (the stored ones explain what was added) ·
+        "passed", or in how many layers.
     """
     proofs = [facts.proof for facts in layer_facts]
 
     def of_all(n: int) -> str:
         return "passed" if n == len(layer_facts) else f"passed in {n} of {len(layer_facts)} layers"
 
-    return {
+    check = {
         "counts": of_all(sum(proof != "none" for proof in proofs)),
         "replay": of_all(sum(proof in ("replay", "weights") for proof in proofs)),
         "rule": of_all(sum(facts.score_function != "unknown" for facts in layer_facts)),
     }
+    if adapter_sites:
+        n = sum(site.proof == "replay" for site in adapter_sites)
+        whole = n == len(adapter_sites)
+        check["adapters"] = "passed" if whole else f"passed in {n} of {len(adapter_sites)} places"
+    return check
 
 
 def _device_name(device: torch.device) -> str:

@@ -11,20 +11,30 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
+from hooks.adapter_books import AdapterBook, SetBook, TaskBook
+from hooks.adapter_proof import AdapterProof
+from hooks.beside import Beside
 from hooks.courier import Courier
 from hooks.generation import eos_ids_of, generation_watched
 from hooks.ledger import RowLedger
 from hooks.passes import Generation, Labels, Pass, inner_model
 from hooks.pipeline import Level, LogitsPrecision, Pipeline
 from hooks.prompt_book import PromptBook
+from hooks.prompt_ledger import PromptLedger
 from hooks.provenance import provenance_of
 from hooks.proving import Proving
-from hooks.sites import attach_taps, find_sites
+from hooks.sites import Site, attach_taps, find_sites
 from hooks.surroundings import is_compiled, own_folder
+from hooks.taps.hyper_moe import HyperMoeTap
+from hooks.taps.task_adapters import TaskAdapterTap, task_adapter_taps
+from hooks.text_watch import TextWatch
+from hooks.vectors import model_vectors
 from hooks.watch import PassWatch
 from routing import Prompt, RecordingError, RoutingTrace, TaskSet, open_trace
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from hooks.encoding import TooLong
     from hooks.evaluation import Evaluation, Progress
     from hooks.options import OptionNorm
@@ -98,6 +108,8 @@ class Recorder:
         self._pipeline: Pipeline | None = None
         self._updates: dict[str, Any] = {}
         self._open = ExitStack()
+        self.unit: Literal["token", "prompt"] = "token"
+        self._adapters: list[TaskAdapterTap] = []
 
     def __enter__(self) -> Self:
         """Attach the hooks.
@@ -112,15 +124,10 @@ class Recorder:
         self._provenance = provenance_of(self.inner, **self._facts)
         self._compiled = is_compiled(self.model) or is_compiled(self.inner)
         self._proving = Proving(sites)
-        self._watch = PassWatch(
-            self.inner,
-            sites=sites,
-            begun=self._check,
-            deliver=self._take,
-            first_heard=self._proving.heard,
-            labels=lambda: self._labels,
-            with_nll=self._with_nll,
-        )
+        self.unit = "prompt" if any(site.tap.unit == "prompt" for site in sites) else "token"
+        self._adapters = task_adapter_taps(self.inner)
+        self._watch = self._watching(sites)
+        self._adapter_proof = AdapterProof(self._adapters, vectors=lambda: self._watch.conditioning())
         with ExitStack() as opened:
             if self._compiled:
                 # Compiled code holds the hooks of its first call: it must be made anew with ours, and again without.
@@ -134,6 +141,8 @@ class Recorder:
                 opened.callback(handle.remove)
             opened.callback(self._proving.end)
             self._proving.begin()
+            opened.callback(self._adapter_proof.end)
+            self._adapter_proof.begin()
             opened.enter_context(
                 generation_watched(self.inner, begun=self._generating, paused=lambda: self._watch.paused)
             )
@@ -148,7 +157,8 @@ class Recorder:
         Raises:
             RecordingError: writing failed, or nothing was recorded.
         """
-        self._watch.forget()
+        if kind is not None:
+            self._watch.forget()
         try:
             self._finish(complete=kind is None)
         except RecordingError as also:
@@ -224,6 +234,7 @@ class Recorder:
         )
         try:
             yield
+            self._watch.rest()
         finally:
             self._labels = before
 
@@ -255,6 +266,19 @@ class Recorder:
             self._pipeline.deliver()
             self._courier.send(self._pipeline.sink.write_prompts)
 
+    def _watching(self, sites: list[Site]) -> PassWatch | TextWatch:
+        given: dict[str, Any] = {
+            "sites": sites,
+            "begun": self._check,
+            "deliver": self._take,
+            "first_heard": self._proving.heard,
+            "labels": lambda: self._labels,
+            "with_nll": self._with_nll,
+        }
+        if self.unit == "prompt":
+            return TextWatch(self.inner, adapters=self._adapters, **given)
+        return PassWatch(self.inner, **given)
+
     def _generating(self, generation: Generation | None) -> None:
         self._watch.generation = generation
 
@@ -277,29 +301,49 @@ class Recorder:
         sites = self._proving.settled()
         if self._compiled and self._proving.complete:
             torch._dynamo.reset()
+        layers = [(number, site) for number, site in enumerate(sites) if site.facts.n_experts and site.facts.top_k]
         self._pipeline = Pipeline(
             self.out,
             sites=sites,
             first=[one for one, _ in early],
             courier=self._courier,
             book=self.book,
-            ledger=RowLedger(
-                self.book,
-                eos_ids=eos_ids_of(self.inner),
-                pad_id=getattr(self.inner.config, "pad_token_id", None) if hasattr(self.inner, "config") else None,
-                first_stack=self._watch.reads_first,
-                generated_stacks=self._watch.written_stacks,
-            ),
+            ledger=self._ledger(),
             provenance=self._provenance,
+            beside=Beside(model_vectors([site for _, site in layers]), book=self._dictionary(layers)),
+            unit=self.unit,
             eager=self._compiled,
             **self._options,
         )
         for one, n_rows in early:
             self._pipeline.add(one, n_rows)
 
+    def _ledger(self) -> RowLedger | PromptLedger:
+        if self.unit == "prompt":
+            return PromptLedger(self.book)
+        return RowLedger(
+            self.book,
+            eos_ids=eos_ids_of(self.inner),
+            pad_id=getattr(self.inner.config, "pad_token_id", None) if hasattr(self.inner, "config") else None,
+            first_stack=self._watch.reads_first,
+            generated_stacks=self._watch.written_stacks,
+        )
+
+    def _dictionary(self, layers: Sequence[tuple[int, Site]]) -> AdapterBook | None:
+        """The dictionary of generated adapters; none where nothing is generated, or only counts are kept."""
+        if self.level == "counts":
+            return None
+        if self._adapters:
+            return TaskBook(self._adapters, proof=self._adapter_proof.settled())
+        if any(isinstance(site.tap, HyperMoeTap) for _, site in layers):
+            return SetBook(layers)
+        return None
+
     def _finish(self, *, complete: bool) -> None:
         failure: BaseException | None = None
         try:
+            self._watch.rest()
+            self._watch.forget()
             if self._pipeline is None and self._early:
                 self._begin()
             if self._pipeline is not None and not self._courier.failed:

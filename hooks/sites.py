@@ -77,7 +77,10 @@ def find_sites(model: nn.Module) -> list[Site]:
         raise _no_router(model)
     found = [found[place] for place in in_order([site.facts for site in found])]
     labels = layer_labels([(site.facts.module, site.facts.stack, site.facts.number) for site in found])
-    return [replace(site, facts=replace(site.facts, label=label)) for site, label in zip(found, labels, strict=True)]
+    return [
+        replace(site, facts=site.tap.completed(replace(site.facts, label=label)))
+        for site, label in zip(found, labels, strict=True)
+    ]
 
 
 def attach_taps(model: nn.Module, sites: list[Site], receive: Receive) -> list[Handle]:

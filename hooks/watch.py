@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -125,6 +126,9 @@ class PassWatch:
         self._open = self._owner = None
         self._originals = {}
 
+    def rest(self) -> None:
+        """Nothing to do: each forward is handed over at its end."""
+
     def copy_always(self) -> None:
         """Copy every reading at the tap: compiled graphs write into the same memory at each call."""
         self._copied = set(range(len(self._sites)))
@@ -185,6 +189,9 @@ class PassWatch:
         self._require_all_heard(one, n_rows)
         if self._originals:
             self._find_edited(one)
+        for number, reading in enumerate(one.readings):
+            if reading is not None and reading.ratio is not None:
+                one.stacks[self._sites[number].facts.stack].carried[f"ratio{number}"] = reading.ratio.float()
         self._deliver(one, n_rows)
 
     def _find_main(self, one: Pass) -> None:
@@ -283,4 +290,4 @@ def _same(one: Reading, other: Reading) -> bool:
 
 
 def _parts(reading: Reading) -> tuple[Tensor | None, ...]:
-    return (reading.ids, reading.weights, reading.logits, reading.dropped, reading.rows)
+    return tuple(getattr(reading, each.name) for each in fields(reading))

@@ -31,8 +31,11 @@ class SwitchTap(ExpertsTap):
     """Top-1: the expert is the largest logit; where it is full, the mask is empty."""
 
     def logits_source(self) -> nn.Module:
-        """The classifier: some versions return the winning probability under the name of logits."""
-        return self.router.classifier
+        """The classifier: some versions return the winning probability under the name of logits.
+
+        Our own Switch multiplies by the classifier's weight without calling it, and returns the logits.
+        """
+        return self.router if type(self.router).__name__ == "PerSequenceTop1Router" else self.router.classifier
 
     def decode(self, ids: Tensor, weights: Tensor, logits: Tensor | None) -> Reading:
         """Expert of the one-hot mask (row, 1, expert); where it is empty, the expert that was full."""

@@ -20,6 +20,8 @@ class Reading:
         logits: (row, expert) · router output before activation; None where the router does not show it.
         dropped: (row, rank) · True where capacity took the expert away; None where nothing can be dropped.
         rows: which rows of the flattened (batch, position) input these are; None when all of them, in order.
+        ratio: (row) · length of what a generated adapter added over that of the expert branch; None without adapters.
+        vector: (row, feature) · what the router compared with its experts' vectors; None where it has none.
     """
 
     ids: Tensor
@@ -27,6 +29,8 @@ class Reading:
     logits: Tensor | None = None
     dropped: Tensor | None = None
     rows: Tensor | None = None
+    ratio: Tensor | None = None
+    vector: Tensor | None = None
 
 
 Emit = Callable[[Reading], None]

@@ -9,11 +9,14 @@ from hooks.taps.capacity import NllbTap, SwitchTap
 from hooks.taps.doge import DogeTap
 from hooks.taps.experts import ExpertsTap, is_experts_module
 from hooks.taps.hash_router import DeepseekV4Tap
+from hooks.taps.hyper_moe import HyperMoeTap, HyperSwitchTap, generates
 from hooks.taps.inner_logits import Gemma4Tap
 from hooks.taps.jetmoe import JetMoeTap
 from hooks.taps.llama4 import Llama4Tap
 from hooks.taps.mxfp4 import Mxfp4Tap
+from hooks.taps.retriever import RetrieverTap
 from hooks.taps.tap import Tap
+from hooks.taps.task_routes import RoutedLayerTap
 from hooks.taps.token_pools import ErniePoolTap
 from hooks.taps.zero_experts import LongcatTap, ZayaTap
 
@@ -32,6 +35,8 @@ EXCEPTIONS: dict[str, type[Tap]] = {
     "LongcatFlashExperts": LongcatTap,
     "Mxfp4GptOssExperts": Mxfp4Tap,
     "NllbMoeExperts": NllbTap,
+    "Retriever": RetrieverTap,
+    "RoutedLayer": RoutedLayerTap,
     "SwitchTransformersExperts": SwitchTap,
     "ZayaExperts": ZayaTap,
 }
@@ -54,6 +59,17 @@ def tap_for(module: nn.Module, ancestors: list[nn.Module]) -> Tap | None:
     if kind is None and is_experts_module(module):
         kind = ExpertsTap
     tap = None if kind is None else kind.around(module, ancestors)
+    if tap is not None and generates(tap.block):
+        tap = (HyperSwitchTap if kind is SwitchTap else HyperMoeTap).around(module, ancestors)
     if tap is not None and tap.note is None:
-        tap.note = AFTERWARDS.get(type(tap.block).__name__)
+        tap.note = AFTERWARDS.get(type(tap.block).__name__) or _control(tap.block)
     return tap
+
+
+def _control(block: nn.Module) -> str | None:
+    """What a reader must know of HyperMoE's controls that generate nothing."""
+    if not hasattr(block, "hyper_expert") or generates(block):
+        return None
+    if block.hyper_expert is None:
+        return "A control of HyperMoE that adds nothing to its experts' sum: no adapter is generated."
+    return "A control of HyperMoE: an ordinary adapter is added to the experts' sum, and none is generated."

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from hooks.selection_rule import SelectionRule
 from hooks.taps.reading import Emit, Reading
+from routing.facts import LayerFacts
 
 __all__ = ["Handle", "Replay", "ReportReplay", "Tap", "call_arguments", "in_backward", "relative_error", "sampled_rows"]
 
@@ -55,6 +57,7 @@ class Tap:
         note: what a reader of the trace must know about routers of this kind, or None.
         n_zero_experts: how many of the experts compute nothing.
         score_function: its name where no rule from logits to experts exists to be learned, or None.
+        unit: what one of its decisions is for: "token", or "prompt" where a whole text has one.
     """
 
     experts: nn.Module
@@ -63,6 +66,7 @@ class Tap:
     note: str | None = None
     n_zero_experts: int = 0
     score_function: str | None = None
+    unit: str = "token"
     replaying: bool = field(default=False, init=False, repr=False)
     _watching: Emit | None = field(default=None, init=False, repr=False)
 
@@ -94,6 +98,14 @@ class Tap:
         """Have every reading handed to `keep` as well, until the handle in the result is removed."""
         self._watching = keep
         return [_Watch(self)]
+
+    def completed(self, facts: LayerFacts) -> LayerFacts:
+        """The facts with what only this kind of router can tell; called once its label is known."""
+        return facts
+
+    def known_rule(self) -> SelectionRule | None:
+        """The rule from logits to selection scores where it is known, not learned; it is checked all the same."""
+        return None
 
     def bias_candidates(self, n_experts: int) -> list[Tensor]:
         """Vectors near the router, one number an expert, that may be its selection bias.
