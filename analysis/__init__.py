@@ -1,5 +1,6 @@
 """Trace in, labelled table out. No pictures, no model, no screen."""
 
+from analysis.adapter_signatures import adapter_signatures
 from analysis.agreement import Agreement, ExpertTaskTypes, agreement, expert_task_types
 from analysis.balance_scales import balance_scales, importance, load_by_position
 from analysis.capacity import capacity_drops
@@ -18,6 +19,8 @@ from analysis.load import activation_rate, expert_load, idle_experts, load_balan
 from analysis.maps import routing_clusters, routing_map, stored_map
 from analysis.overload import overload_tasks, overload_tokens
 from analysis.pass_load import pass_load, worst_passes
+from analysis.placement_study import PlacementStudy, placement_what_if
+from analysis.placements import Placement, balanced_placement, coactivated_placement, linear_placement, read_placement
 from analysis.projection import Projection, project
 from analysis.quality import MapQuality, map_quality
 from analysis.reading import prompt_tokens, token_experts, token_route
@@ -26,6 +29,8 @@ from analysis.scores import task_scores
 from analysis.signatures import signatures
 from analysis.specialists import specialists
 from analysis.specialization import specialization
+from analysis.token_routes import token_overlap
+from analysis.token_sample import token_sample
 
 __all__ = [
     "Agreement",
@@ -35,14 +40,19 @@ __all__ = [
     "Finding",
     "MapQuality",
     "Order",
+    "Placement",
+    "PlacementStudy",
     "Projection",
     "Verdict",
     "activation_rate",
+    "adapter_signatures",
     "agreement",
     "assignment_counts",
     "balance_scales",
+    "balanced_placement",
     "capacity_drops",
     "clusters",
+    "coactivated_placement",
     "expert_load",
     "expert_profile",
     "expert_task_types",
@@ -51,6 +61,7 @@ __all__ = [
     "hierarchical_order",
     "idle_experts",
     "importance",
+    "linear_placement",
     "load_balance",
     "load_by_position",
     "load_convergence",
@@ -61,8 +72,10 @@ __all__ = [
     "overload_tasks",
     "overload_tokens",
     "pass_load",
+    "placement_what_if",
     "project",
     "prompt_tokens",
+    "read_placement",
     "routed_tokens",
     "router_losses",
     "routing_clusters",
@@ -77,6 +90,8 @@ __all__ = [
     "task_information",
     "task_scores",
     "token_experts",
+    "token_overlap",
     "token_route",
+    "token_sample",
     "worst_passes",
 ]

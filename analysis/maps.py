@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
+from analysis.adapter_signatures import adapter_signatures
 from analysis.clustering import Clustering, clusters
-from analysis.projection import MapMethod, Projection, project
+from analysis.projection import MapMethod, Projection, laid_out, project
 from analysis.quality import MapQuality
 from analysis.signatures import Of, Values, signatures
+from analysis.token_routes import described_tokens, route_features
 from routing.store.derived import load_derived, save_derived
 from routing.trace import RoutingTrace
 
-__all__ = ["routing_clusters", "routing_map", "stored_map"]
+__all__ = ["MappedOf", "routing_clusters", "routing_map", "stored_map"]
+
+MappedOf = Literal["expert", "prompt", "task", "token", "adapter"]
 
 
 def routing_map(
     trace: RoutingTrace,
     *,
-    of: Of = "expert",
-    values: Values = "lift",
+    of: MappedOf = "expert",
+    values: str | None = None,
     method: MapMethod = "umap",
     n_neighbors: int = 15,
     min_dist: float = 0.1,
     most_items: int = 4000,
     seed: int = 0,
 ) -> Projection:
-    """The map of a trace's experts, prompts or tasks (`project` of `signatures`), made once and kept beside it.
+    """The map of a trace's experts, prompts, tasks, tokens or adapters, made once and kept beside it.
+
+    Experts, prompts and tasks are laid out by their `signatures`, tokens by the overlap of their routes
+    (`token_overlap`), adapters by their numbers (`adapter_signatures`). Of many tokens or adapters a stratified draw
+    is shown: `note` says how many, the column `weight` how many each one stands for.
+
+    Args:
+        trace: the trace.
+        of: what the points are.
+        values: what describes them: "lift" (the default), "load" or "rate"; of tokens "weight" (the default) or
+            "selected"; of adapters "parameters" (the default) or the name of a conditioning vector.
+        method: "umap", or "pca" for the two principal components.
+        n_neighbors: how many neighbors UMAP tries to keep; also the size of neighborhoods in `quality`.
+        min_dist: how close UMAP may put points.
+        most_items: most points.
+        seed: of the draw and of UMAP.
 
     Returns:
         (item) · Projection of positions without unit · any.
 
     Raises:
         SelectionError: a name is none of those allowed.
-        TraceError: prompts are asked of a trace of level "counts".
+        TraceError: prompts or tokens are asked of a trace of level "counts", or adapters of one without them.
     """
     params = _params(
         of=of,
@@ -48,14 +68,15 @@ def routing_map(
     )
     if (kept := _kept(trace, params)) is not None:
         return kept
-    made = project(
-        signatures(trace, of=of, values=values),
-        method=method,
-        n_neighbors=n_neighbors,
-        min_dist=min_dist,
-        most_items=most_items,
-        seed=seed,
-    )
+    asked: dict[str, Any] = {"method": method, "n_neighbors": n_neighbors, "min_dist": min_dist, "seed": seed}
+    values = values or _DEFAULTS.get(of, "lift")
+    if of == "token":
+        made = _of_tokens(trace, values=values, most_items=most_items, **asked)
+    elif of == "adapter":
+        made = _of_adapters(trace, values=values, most_items=most_items, **asked)
+    else:
+        # Names that are none of those allowed are refused there.
+        made = project(signatures(trace, of=of, values=values), most_items=most_items, **asked)  # type: ignore[arg-type]
     facts = {
         "method": made.method,
         "options": _without_nan(made.options),
@@ -69,8 +90,8 @@ def routing_map(
 def stored_map(
     trace: RoutingTrace,
     *,
-    of: Of = "expert",
-    values: Values = "lift",
+    of: MappedOf = "expert",
+    values: str | None = None,
     method: MapMethod = "umap",
     n_neighbors: int = 15,
     min_dist: float = 0.1,
@@ -111,9 +132,54 @@ def routing_clusters(
     return clusters(signatures(trace, of=of, values=values), n_clusters=n_clusters, seed=seed)
 
 
-def _params(*, method: MapMethod, n_neighbors: int, min_dist: float, **options: Any) -> dict[str, Any]:
+_DEFAULTS = {"token": "weight", "adapter": "parameters"}
+
+
+def _of_tokens(trace: RoutingTrace, *, values: str, most_items: int, seed: int, **asked: Any) -> Projection:
+    sample = described_tokens(trace, n_tokens=most_items, seed=seed)
+    features = route_features(trace, sample["token"].to_numpy(), values=values)  # type: ignore[arg-type]
+    routed = np.diff(features.indptr) > 0
+    notes = []
+    if len(sample) < trace.n_tokens:
+        notes.append(
+            f"The map shows {len(sample):,} of {trace.n_tokens:,} tokens, drawn at random: as many of each task and "
+            "phase, so sizes of groups on it are not sizes in the trace."
+        )
+    if n_unrouted := int((~routed).sum()):
+        notes.append(f"{n_unrouted} tokens that no layer routed are not on the map.")
+    items = sample[routed].rename(columns={"token": "item"}).reset_index(drop=True)
+    return laid_out(
+        features[routed], items, seed=seed, options={"most_items": most_items}, note=" ".join(notes), **asked
+    )
+
+
+def _of_adapters(trace: RoutingTrace, *, values: str, most_items: int, seed: int, **asked: Any) -> Projection:
+    table = adapter_signatures(trace, values=values, most_items=most_items, seed=seed)
+    n_adapters = 0 if trace.adapters is None else len(trace.adapters)
+    notes = []
+    if table.sizes["item"] < n_adapters:
+        notes.append(
+            f"The map shows {table.sizes['item']:,} of {n_adapters:,} adapters, drawn at random: as many of each site."
+        )
+    if table.attrs["projected"]:
+        notes.append("Their parameters are kept as random projections, which keep distances on average.")
+    columns = {name: coord.to_numpy() for name, coord in table.coords.items() if coord.dims == ("item",)}
+    return laid_out(
+        table.to_numpy(),
+        pd.DataFrame(columns),
+        seed=seed,
+        options={"most_items": most_items},
+        note=" ".join(notes),
+        **asked,
+    )
+
+
+def _params(
+    *, of: str, values: str | None, method: MapMethod, n_neighbors: int, min_dist: float, **options: Any
+) -> dict[str, Any]:
     """What a map depends on; parameters that the method does not know are left out."""
-    params = {"method": method, "n_neighbors": n_neighbors, "version": 1} | options
+    params: dict[str, Any] = {"of": of, "values": values or _DEFAULTS.get(of, "lift"), "method": method}
+    params |= {"n_neighbors": n_neighbors, "version": 2} | options
     if method == "umap":
         params |= {"min_dist": min_dist, "umap": version("umap-learn")}
     return params

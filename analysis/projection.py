@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,18 +9,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analysis.layouts import Matrix, principal_components, umap_layout
 from analysis.quality import MapQuality, map_quality
 from analysis.signatures import complete_items
 from routing.errors import SelectionError
 
-__all__ = ["MapMethod", "Projection", "project"]
+__all__ = ["MapMethod", "Projection", "laid_out", "project"]
 
 MapMethod = Literal["umap", "pca"]
 
 FEWEST_FOR_UMAP = 10
-
-# UMAP and numba share a process-wide pool of threads that must not be entered twice, and its first import compiles.
-_UMAP = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,9 +77,6 @@ def project(
     References:
         McInnes, Healy & Melville 2018, "UMAP"; Venna & Kaski 2001 (trustworthiness, continuity).
     """
-    if method not in ("umap", "pca"):
-        msg = f"A map is made by umap or pca, not by {method!r}. Correct the method."
-        raise SelectionError(msg)
     values, kept = complete_items(signatures)
     notes = []
     if n_unknown := signatures.sizes["item"] - len(kept):
@@ -92,25 +85,71 @@ def project(
         sampled = _sampled(signatures.isel(item=kept), most_items, seed=seed)
         notes.append(f"The map shows a random sample of {most_items:,} of {len(kept):,} items.")
         values, kept = values[sampled], kept[sampled]
-    if method == "umap" and len(kept) < FEWEST_FOR_UMAP:
-        notes.append(f"{len(kept)} items are too few for UMAP, so these are principal components.")
-        method = "pca"
-    options: dict[str, Any] = {"most_items": most_items, "seed": seed}
-    if method == "umap":
-        n_near = min(n_neighbors, len(kept) - 1)
-        options |= {"n_neighbors": n_near, "min_dist": min_dist}
-        points = _umap(values, n_neighbors=n_near, min_dist=min_dist, seed=seed)
-    else:
-        points, explained = _principal_components(values)
-        options |= {"explained_share": explained}
     items = signatures.isel(item=kept)
     columns = {str(name): coord.to_numpy() for name, coord in items.coords.items() if coord.dims == ("item",)}
-    frame = pd.DataFrame({"item": np.arange(len(kept)), "x": points[:, 0], "y": points[:, 1]} | columns)
-    return Projection(
-        points=frame,
+    return laid_out(
+        values,
+        pd.DataFrame({"item": np.arange(len(kept))} | columns),
         method=method,
-        options=options,
-        quality=map_quality(values, points, n_neighbors=n_neighbors, seed=seed),
+        n_neighbors=n_neighbors,
+        min_dist=min_dist,
+        seed=seed,
+        options={"most_items": most_items},
+        note=" ".join(notes),
+    )
+
+
+def laid_out(
+    values_IF: Matrix,
+    items: pd.DataFrame,
+    *,
+    method: MapMethod,
+    n_neighbors: int = 15,
+    min_dist: float = 0.1,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    note: str = "",
+) -> Projection:
+    """A map of all these items by Euclidean distances, dense or sparse.
+
+    Args:
+        values_IF: (item, feature), a numpy array or a sparse array of scipy, without gaps.
+        items: what names the items, one row each.
+        method: "umap", or "pca" for the two principal components.
+        n_neighbors: how many neighbors UMAP tries to keep; also the size of neighborhoods in `quality`.
+        min_dist: how close UMAP may put points.
+        seed: of UMAP, and of the quality.
+        options: what else decided which items there are.
+        note: what a reader must know already.
+
+    Returns:
+        (item) · Projection of positions without unit · any.
+
+    Raises:
+        SelectionError: the method is unknown.
+    """
+    if method not in ("umap", "pca"):
+        msg = f"A map is made by umap or pca, not by {method!r}. Correct the method."
+        raise SelectionError(msg)
+    n_items = values_IF.shape[0]
+    notes = [note] if note else []
+    if method == "umap" and n_items < FEWEST_FOR_UMAP:
+        notes.append(f"{n_items} items are too few for UMAP, so these are principal components.")
+        method = "pca"
+    made_with: dict[str, Any] = dict(options or {}) | {"seed": seed}
+    if method == "umap":
+        n_near = min(n_neighbors, n_items - 1)
+        made_with |= {"n_neighbors": n_near, "min_dist": min_dist}
+        points = umap_layout(values_IF, n_neighbors=n_near, min_dist=min_dist, seed=seed)
+    else:
+        points, explained = principal_components(values_IF, seed=seed)
+        made_with |= {"explained_share": explained}
+    places = pd.DataFrame({"x": points[:, 0], "y": points[:, 1]})
+    return Projection(
+        points=pd.concat([items[["item"]], places, items.drop(columns="item")], axis=1),
+        method=method,
+        options=made_with,
+        quality=map_quality(values_IF, points, n_neighbors=n_neighbors, seed=seed),
         note=" ".join(notes),
     )
 
@@ -124,36 +163,3 @@ def _sampled(items: xr.DataArray, n_items: int, *, seed: int) -> np.ndarray:
     # The nth of each task's shuffled items, over the task's size: the smallest are an even draw from all tasks.
     nth = pd.Series(codes).groupby(codes).cumcount().to_numpy()
     return np.sort(shuffled[np.argsort((nth + 0.5) / np.bincount(codes)[codes], kind="stable")[:n_items]])
-
-
-def _umap(values: np.ndarray, *, n_neighbors: int, min_dist: float, seed: int) -> np.ndarray:
-    with _UMAP, warnings.catch_warnings():
-        # UMAP warns of its own fallbacks (few items, no spectral start), which are fine here.
-        warnings.simplefilter("ignore")
-        # Compiles for tens of seconds at first.
-        import umap
-
-        model = umap.UMAP(n_neighbors=n_neighbors, min_dist=min_dist, random_state=seed, n_jobs=1)
-        points: np.ndarray = model.fit_transform(values.astype(np.float32))
-    return points.astype(float)
-
-
-def _principal_components(values: np.ndarray) -> tuple[np.ndarray, float]:
-    """The first two principal components, and the share of variance that they hold."""
-    points = np.zeros((len(values), 2))
-    if len(values) < 2:
-        return points, float("nan")
-    centered = values - values.mean(axis=0)
-    wide = centered.shape[1] > centered.shape[0]
-    products = centered @ centered.T if wide else centered.T @ centered
-    # Slow to import, and not every view projects.
-    from scipy.linalg import eigh
-
-    strength, vectors = eigh(products, subset_by_index=(max(0, len(products) - 2), len(products) - 1))
-    strength, vectors = np.maximum(strength[::-1], 0.0), vectors[:, ::-1]
-    found = vectors * np.sqrt(strength) if wide else centered @ vectors
-    # The sign of a component is arbitrary; its largest entry is made positive, so that a map comes out the same.
-    largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]
-    points[:, : found.shape[1]] = found * np.where(largest < 0, -1.0, 1.0)
-    total = float((centered**2).sum())
-    return points, float(strength.sum() / total) if total > 0 else float("nan")

@@ -13,6 +13,7 @@ import xarray as xr
 
 import analysis
 from analysis.balance import BALANCE_UNITS
+from tests.adapter_traces import hyper_moe_trace
 from tests.traces import planted_trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ FUNCTIONS = sorted(name for name in analysis.__all__ if inspect.isfunction(getat
 LABELS = ("Question.", "Definition.", "Unit", "Reading", "Source", "How it misleads")
 
 TRACE = planted_trace(seed=0, n_tasks=4, n_prompts_a_task=4)
+ADAPTED = hyper_moe_trace(seed=0, n_prompts_a_task=2)
 SIGNATURES = analysis.signatures(TRACE)
 PROMPT = TRACE.prompts["prompt"][0]
 CALLS = {
@@ -34,6 +36,7 @@ CALLS = {
     "balance_scales": lambda: analysis.balance_scales(TRACE),
     "worst_passes": lambda: analysis.worst_passes(TRACE, n_permutations=5),
     "pass_load": lambda: analysis.pass_load(TRACE),
+    "adapter_signatures": lambda: analysis.adapter_signatures(ADAPTED),
     "activation_rate": lambda: analysis.activation_rate(TRACE),
     "assignment_counts": lambda: analysis.assignment_counts(TRACE, by="task"),
     "expert_load": lambda: analysis.expert_load(TRACE, by="task"),
@@ -53,6 +56,8 @@ CALLS = {
     "task_information": lambda: analysis.task_information(TRACE, n_permutations=5),
     "task_scores": lambda: analysis.task_scores(TRACE, n_bootstrap=5),
     "token_experts": lambda: analysis.token_experts(TRACE, PROMPT, layer="L00"),
+    "token_overlap": lambda: analysis.token_overlap(TRACE, range(9)),
+    "token_sample": lambda: analysis.token_sample(TRACE, n_tokens=9),
     "token_route": lambda: analysis.token_route(TRACE, PROMPT, position=0),
 }
 """Functions that return a table or a labelled array; the others return a result class of their own."""

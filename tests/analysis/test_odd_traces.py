@@ -72,6 +72,7 @@ ODD = {
     "one layer selected": lambda: encoder_decoder_trace().select(Selection(layers=("dec01",))),
 }
 FUNCTIONS = {
+    "placement_what_if": lambda trace: analysis.placement_what_if(trace, n_devices=2, n_random=1),
     "load_health": lambda trace: analysis.load_health(trace),
     "overload_tasks": lambda trace: analysis.overload_tasks(trace),
     "router_losses": lambda trace: analysis.router_losses(trace),
@@ -101,6 +102,7 @@ FUNCTIONS = {
     "map of experts": lambda trace: analysis.routing_map(trace, method="pca"),
     "map of prompts": lambda trace: analysis.routing_map(trace, of="prompt", method="pca"),
     "map of tasks": lambda trace: analysis.routing_map(trace, of="task", values="load"),
+    "map of tokens": lambda trace: analysis.routing_map(trace, of="token", method="pca"),
     "margins": analysis.margins,
     "order of experts": lambda trace: analysis.hierarchical_order(analysis.signatures(trace), axis="item"),
     "order of tasks": lambda trace: analysis.hierarchical_order(analysis.signatures(trace), axis="feature"),
@@ -117,9 +119,11 @@ FUNCTIONS = {
     "task_information": lambda trace: analysis.task_information(trace, n_permutations=20),
     "task_scores": analysis.task_scores,
     "token_experts": lambda trace: analysis.token_experts(trace, trace.prompts["prompt"][0], layer=trace.layers[0]),
+    "token_overlap": lambda trace: analysis.token_overlap(trace, range(min(3, trace.n_tokens))),
     "token_route": lambda trace: analysis.token_route(trace, trace.prompts["prompt"][0], position=0),
 }
 NEEDS_TOKENS = {
+    "placement_what_if",
     "router_losses",
     "importance",
     "capacity_drops",
@@ -133,6 +137,7 @@ NEEDS_TOKENS = {
     "assignment_counts by phase",
     "clusters of prompts",
     "map of prompts",
+    "map of tokens",
     "margins",
     "over_training",
     "prompt_tokens",
@@ -143,10 +148,14 @@ NEEDS_TOKENS = {
     "specialization over types",
     "task_information",
     "token_experts",
+    "token_overlap",
     "token_route",
 }
 WITHOUT_SCORES = {"router_losses", "importance", "margins", "routing_entropy", "routing_entropy of weights"}
-MAY_REFUSE = {"counts only": NEEDS_TOKENS, "nothing selected": {"margins", "router_losses", "routing_entropy", "token_route"}}
+MAY_REFUSE = {
+    "counts only": NEEDS_TOKENS,
+    "nothing selected": {"margins", "router_losses", "routing_entropy", "token_route"},
+}
 
 
 @pytest.fixture(scope="module", params=ODD)

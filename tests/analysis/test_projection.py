@@ -137,3 +137,55 @@ def test_umap_parts_planted_groups_and_repeats_itself():
     nearest = ((points[:, None] - centers) ** 2).sum(axis=-1).argmin(axis=1)
     assert (nearest == group).all()
     assert first.trustworthiness > 0.8
+
+
+def test_quality_agrees_with_the_formula_written_out():
+    rng = np.random.default_rng(9)
+    values, points = rng.normal(size=(24, 4)), rng.normal(size=(24, 2))
+    n, k = 24, 5
+
+    def ranks(table):
+        apart = np.sqrt(((table[:, None] - table) ** 2).sum(axis=2))
+        rank = np.zeros((n, n), dtype=int)
+        for one in range(n):
+            others = sorted((each for each in range(n) if each != one), key=lambda each, one=one: apart[one, each])
+            for place, other in enumerate(others, start=1):
+                rank[one, other] = place
+        return rank
+
+    truth, drawn = ranks(values), ranks(points)
+    false, torn, kept = 0, 0, 0
+    for one in range(n):
+        for other in range(n):
+            if one != other:
+                near, near_drawn = truth[one, other] <= k, drawn[one, other] <= k
+                false += (truth[one, other] - k) * (near_drawn and not near)
+                torn += (drawn[one, other] - k) * (near and not near_drawn)
+                kept += near and near_drawn
+    scale = 2 / (n * k * (2 * n - 3 * k - 1))
+    found = map_quality(values, points, n_neighbors=k)
+    assert found.trustworthiness == pytest.approx(1 - scale * false)
+    assert found.continuity == pytest.approx(1 - scale * torn)
+    assert found.neighbor_preservation == pytest.approx(kept / (n * k))
+
+
+def test_quality_by_hand():
+    # five items at 0, 1, 2, 4, 7; the map exchanges the outer two; k = 1, and of a tie the first is nearest
+    #   nearest in truth: 1, 0, 1, 2, 3; on the map (7, 1, 2, 4, 0): 3, 2, 1, 2, 1: two of five are kept
+    #   false: item 0 has 3 (rank 3 in truth), 1 has 2 (rank 2), 4 has 1 (rank 3): 2 + 1 + 2 = 5
+    #   torn: item 0 lost 1 (rank 3 on the map), 1 lost 0 (rank 4), 4 lost 3 (rank 3): 2 + 3 + 2 = 7
+    values = np.array([[0.0], [1.0], [2.0], [4.0], [7.0]])
+    points = np.array([[7.0, 0], [1.0, 0], [2.0, 0], [4.0, 0], [0.0, 0]])
+    found = map_quality(values, points, n_neighbors=1)
+    assert found.neighbor_preservation == pytest.approx(2 / 5)
+    assert found.trustworthiness == pytest.approx(1 - 2 / (5 * 1 * (10 - 3 - 1)) * 5)
+    assert found.continuity == pytest.approx(1 - 2 / (5 * 1 * (10 - 3 - 1)) * 7)
+
+
+def test_a_shuffled_map_keeps_what_chance_keeps():
+    values = np.random.default_rng(10).normal(size=(400, 2))
+    found = map_quality(values, values, n_neighbors=10)
+    assert found.trustworthiness == 1
+    assert found.shuffled_trustworthiness == pytest.approx(0.5, abs=0.05)
+    assert found.shuffled_continuity == pytest.approx(0.5, abs=0.05)
+    assert found.shuffled_preservation == pytest.approx(found.chance_preservation, abs=0.02)
