@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,10 +20,23 @@ import streamlit as st
 import xarray as xr
 
 from app.jobs import Jobs
+from app.recordings import Recordings
 from app.runs import Run, find_runs, places
 from routing import RoutingTrace, Selection
 
-__all__ = ["Question", "answer", "answer_over", "jobs", "run_of", "runs", "trace_of", "versions"]
+__all__ = [
+    "Question",
+    "answer",
+    "answer_over",
+    "jobs",
+    "look_again",
+    "own_runs",
+    "recordings",
+    "run_of",
+    "runs",
+    "trace_of",
+    "versions",
+]
 
 T = TypeVar("T")
 
@@ -60,6 +74,21 @@ class Question(NamedTuple):
 def runs() -> tuple[Run, ...]:
     """Every trace that can be shown now; the disk is looked at again every few seconds."""
     return _found(tuple(str(place) for place in places()))
+
+
+def look_again() -> None:
+    """Have the next question for the runs answered by the disk."""
+    _found.clear()
+
+
+def own_runs() -> Path:
+    """The folder that new runs are recorded into."""
+    return places()[0].resolve()
+
+
+def recordings() -> Recordings:
+    """The recordings into that folder, shared by all sessions."""
+    return _recordings(str(own_runs()))
 
 
 def run_of(trace: RoutingTrace) -> Run | None:
@@ -135,6 +164,11 @@ def versions() -> dict[str, str]:
 def jobs() -> Jobs:
     """The long computations of this server, shared by all sessions."""
     return Jobs()
+
+
+@st.cache_resource(show_spinner=False)
+def _recordings(key: str) -> Recordings:
+    return Recordings(Path(key))
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.recordings import Request
 from app.terminal import RecordingBar, bytes_in_words, info_screen, printable
 from routing import RoutingError, open_trace, pack_trace, read_tasks, summary, verify_trace
 
@@ -112,28 +113,28 @@ def record(
     # Torch takes seconds to import, and only recording needs it.
     from app.recording import recorded
 
-    options = {
-        "level": level.value,
-        "batch_size": batch_size,
-        "seed": seed,
-        "n_runners_up": runners_up,
-        "max_new_tokens": max_new_tokens,
-        "option_norm": option_norm.value,
-        "too_long": "truncate" if truncate else "error",
-        "with_overhead": measure_overhead,
-    }
-    loading = {
-        "device": device,
-        "dtype": dtype,
-        "device_map": device_map,
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
-    }
+    request = Request(
+        model=model,
+        tasks=tuple(tasks),
+        out=str(where),
+        level=level.value,
+        batch_size=batch_size,
+        limit=limit,
+        seed=seed,
+        n_runners_up=runners_up,
+        max_new_tokens=max_new_tokens,
+        option_norm=option_norm.value,
+        too_long="truncate" if truncate else "error",
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        with_overhead=measure_overhead,
+    )
     try:
         with RecordingBar(out, n_prompts=len(task_set)) as bar:
-            evaluation = recorded(
-                model, task_set, out=where, tasks_source=", ".join(tasks), watch=bar, loading=loading, **options
-            )
+            evaluation = recorded(request, task_set, watch=bar)
     except KeyboardInterrupt:
         _tell_what_is_left(where)
         raise typer.Exit(STOPPED_BY_USER) from None

@@ -13,17 +13,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Job", "Jobs"]
+__all__ = ["Job", "Jobs", "ended", "started"]
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 # Each holds some hundred megabytes of libraries, and the machine has other users.
 _MOST_AT_ONCE = 1
 _LOG_TAIL = 600
+_SECONDS_TO_END = 5
 
 
 @dataclass(frozen=True)
@@ -79,37 +80,64 @@ class Jobs:
         with self._lock:
             process, _, _ = self._started.pop(key, (None, None, None))
         if process is not None:
-            _end(process)
+            ended(process)
 
     def stop(self) -> None:
         """End what still runs, and forget what was found."""
         with self._lock:
             for process, _, _ in self._started.values():
-                _end(process)
+                ended(process)
             self._started.clear()
 
     def _start(self, module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], Path, float]:
         folder = Path(tempfile.mkdtemp(dir=self._home.name))
         # Threads of numerical libraries would take the cores from the sessions that draw meanwhile.
         quiet = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-        with (folder / "log.txt").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module, str(folder), *arguments],
-                cwd=_REPOSITORY,
-                env=os.environ | quiet,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        process = started(module, (str(folder), *arguments), log=folder / "log.txt", environment=quiet)
         return process, folder, time.monotonic()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def started(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    keeps: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """A process that runs a module of this repository, whatever folder the app was started from.
+
+    Args:
+        module: run as `python -m module arguments…`.
+        arguments: of the module.
+        log: file for all that it writes.
+        environment: names to set beside those of this process.
+        keeps: open files of ours that stay open in it.
+    """
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=_REPOSITORY,
+            env=os.environ | dict(environment or {}),
+            pass_fds=tuple(keeps),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C in the terminal is meant for the app, which ends what it started.
+            start_new_session=True,
+        )
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """Have a process end, with a few seconds to put its things in order.
+
+    Returns:
+        its exit status.
+    """
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(timeout=5)
+            process.wait(timeout=_SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+    return process.wait()

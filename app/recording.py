@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from app.recordings import Request
 from hooks import Recorder, load_model
 from hooks.encoding import padded
 from hooks.evaluation import Evaluation, Progress
@@ -35,63 +36,64 @@ class Watch(Protocol):
         """Told after every batch."""
 
 
-def recorded(
-    model_name: str,
-    tasks: TaskSet,
-    *,
-    out: Path,
-    tasks_source: str,
-    watch: Watch,
-    loading: dict[str, Any],
-    batch_size: int,
-    seed: int,
-    max_new_tokens: int | None,
-    option_norm: Any,
-    too_long: Any,
-    with_overhead: bool,
-    level: Any,
-    n_runners_up: int,
-) -> Evaluation:
+def recorded(request: Request, tasks: TaskSet, *, watch: Watch) -> Evaluation:
     """Load a model, evaluate it on tasks, and record its routing.
+
+    Args:
+        request: what is asked; its sources of tasks are for the record.
+        tasks: what was read from them.
+        watch: is told how it goes.
 
     Raises:
         RecordingError, TaskError: as `load_model` and `Recorder.run` say.
     """
     watch.stage("loading")
-    torch.manual_seed(seed)
+    torch.manual_seed(request.seed)
     # The progress of single weights is noise beside that of the run.
     disable_progress_bar()
-    model, tokenizer = load_model(model_name, **loading)
+    model, tokenizer = load_model(
+        request.model,
+        device=request.device,
+        dtype=request.dtype,
+        device_map=request.device_map,
+        revision=request.revision,
+        trust_remote_code=request.trust_remote_code,
+    )
     if model_device(model).type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_useful_threads(model))
-    kept = {"level": level, "n_runners_up": n_runners_up}
     overhead = None
-    if with_overhead:
+    if request.with_overhead:
         watch.stage("measuring")
-        overhead = _overhead(model, tokenizer, tasks, batch_size=batch_size, out=out, seed=seed, kept=kept)
+        overhead = _overhead(model, tokenizer, tasks, request=request)
         watch.measured(overhead)
     recorder = Recorder(
         model,
         tokenizer,
-        out=out,
-        seed=seed,
-        name=model_name,
-        revision=loading["revision"],
-        tasks_source=tasks_source,
-        **kept,
+        out=request.out,
+        seed=request.seed,
+        name=request.model,
+        revision=request.revision,
+        tasks_source=", ".join(request.tasks),
+        **_kept(request),
     )
     with recorder:
         if overhead is not None:
             recorder.note(overhead=overhead)
         watch.stage("recording")
+        option_norm: Any = request.option_norm
+        too_long: Any = request.too_long
         return recorder.run(
             tasks,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
+            batch_size=request.batch_size,
+            max_new_tokens=request.max_new_tokens,
             too_long=too_long,
             option_norm=option_norm,
             progress=watch.progress,
         )
+
+
+def _kept(request: Request) -> dict[str, Any]:
+    return {"level": request.level, "n_runners_up": request.n_runners_up}
 
 
 def _useful_threads(model: torch.nn.Module) -> int:
@@ -103,10 +105,9 @@ def _useful_threads(model: torch.nn.Module) -> int:
     return 1 if n_parameters < N_PARAMETERS_A_THREAD else torch.get_num_threads()
 
 
-def _overhead(
-    model: Any, tokenizer: Any, tasks: TaskSet, *, batch_size: int, out: Path, seed: int, kept: dict[str, Any]
-) -> dict[str, Any]:
+def _overhead(model: Any, tokenizer: Any, tasks: TaskSet, *, request: Request) -> dict[str, Any]:
     """Overhead on the first prompts, written where the trace will be: the disk is part of the cost."""
+    batch_size = request.batch_size
     texts = [prompt.text for prompt in tasks.prompts[: N_OVERHEAD_BATCHES * batch_size]]
     rows = tokenizer(texts)["input_ids"]
     device, pad_id = model_device(model), tokenizer.pad_token_id or 0
@@ -114,6 +115,9 @@ def _overhead(
     for start in range(0, len(rows), batch_size):
         ids, mask = padded(rows[start : start + batch_size], pad_id=pad_id, side="right", device=device)
         batches.append({"input_ids": ids, "attention_mask": mask})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    found = measure_overhead(model, batches, n_rounds=N_OVERHEAD_ROUNDS, folder=out.parent, seed=seed, **kept)
+    folder = Path(request.out).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    found = measure_overhead(
+        model, batches, n_rounds=N_OVERHEAD_ROUNDS, folder=folder, seed=request.seed, **_kept(request)
+    )
     return found.to_json()

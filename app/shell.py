@@ -8,11 +8,15 @@ from importlib import import_module
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import cache, sentences, state
 from app.components.theme_watch import theme_watch
+from app.model_cards import found_models
+from app.offers import Offer, offers
 from app.panel import mode
-from app.runs import RUNS_VARIABLE
+from app.recording_page import offer_to_record_anew, opened, recording_page
+from app.runs import RUNS_VARIABLE, Run
 from app.views.page import Render, View, what_is_missing
 from routing import RoutingError, RoutingTrace, Selection, expert_name
 
@@ -92,21 +96,31 @@ def main() -> None:
 
 
 def _show(view: View) -> None:
-    runs = cache.runs()
-    if not runs:
+    choices = offers(cache.runs(), found_models(), cache.recordings().all())
+    if not choices:
         _welcome()
         return
     asked = state.option("run")
-    run = next((each for each in runs if each.name == asked), runs[0])
+    offer = opened(next((each for each in choices if each.name == asked), choices[0]))
+    labels = {each.name: each.label for each in choices} | {offer.name: offer.label}
     with st.container(key="header", gap="xsmall"):
         bar = st.container(horizontal=True, vertical_alignment="center", gap="small")
         with bar, st.container(width=340):
-            state.choose("Run", [each.name for each in runs], name="run", kind="select", label_visibility="collapsed")
+            state.choose(
+                "Run", list(labels), name="run", shown=labels.__getitem__, kind="select", label_visibility="collapsed"
+            )
         # The picker is drawn before the trace is opened: a run that cannot be read must not lock the app.
         chips = st.container()
-    if asked not in (None, run.name):
-        there_is_none = f"There is no run named “{sentences.escaped(str(asked))}” here; this is “{run.name}”."
+    if asked not in (None, offer.name):
+        there_is_none = f"There is no run named “{sentences.escaped(str(asked))}” here; this is “{offer.name}”."
         st.warning(there_is_none, icon=":material/link_off:")
+    if offer.run is None or offer.is_under_way:
+        recording_page(offer)
+    else:
+        _show_run(view, offer, offer.run, bar=bar, chips=chips)
+
+
+def _show_run(view: View, offer: Offer, run: Run, *, bar: DeltaGenerator, chips: DeltaGenerator) -> None:
     try:
         trace = cache.trace_of(run)
         looked = state.look(trace)
@@ -120,6 +134,7 @@ def _show(view: View) -> None:
         if looked.problem:
             problem = sentences.escaped(looked.problem)
             st.warning(f"This link asks for more than the run holds. {problem}", icon=":material/link_off:")
+        offer_to_record_anew(offer, trace)
         st.title(view.question, anchor=False)
         if missing := what_is_missing(view, trace):
             st.info(missing, icon=":material/info:")

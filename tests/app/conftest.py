@@ -31,9 +31,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_app(monkeypatch: pytest.MonkeyPatch, planted: Path, tmp_path: Path) -> Opened:
     """Open a view of the app as a browser would, at an address; on the planted runs unless told otherwise."""
 
-    def opened(view: str = "", query: Mapping[str, str] | None = None, *, runs: Path | None = None) -> AppTest:
+    def opened(
+        view: str = "", query: Mapping[str, str] | None = None, *, runs: Path | None = None, models: Path | None = None
+    ) -> AppTest:
         monkeypatch.setenv("ROUTESCOPE_RUNS", str(runs or planted))
         monkeypatch.setattr("app.runs._SHIPPED", tmp_path / "nothing is shipped")
+        monkeypatch.setenv("ROUTESCOPE_MODELS", str(models or tmp_path / "nor is a model"))
         # Runs are looked for again every few seconds only; the environment of another test must not be remembered.
         cache._found.clear()
         test = AppTest.from_file(str(MAIN), default_timeout=120)
