@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analysis.measure import measure_of
 from analysis.nulls import p_value
 from analysis.rates import group_rates
 from routing.errors import SelectionError
@@ -109,6 +110,7 @@ def feature_correlation(
             "n_permutations": n_permutations,
             "seed": seed,
             "weighting": rates.weighting,
+            "measure": measure_of(trace),
         },
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from analysis.measure import measure_of
 from analysis.scan import By, Phase, count_table
 from routing.trace import RoutingTrace
 
@@ -17,6 +18,9 @@ def assignment_counts(trace: RoutingTrace, *, by: By | None = None, phase: Phase
     An assignment is a selected rank of a token; runners-up and what a layer did not route do not count. What
     a capacity dropped does: it was the router's decision. The coordinate `exists` tells an idle expert from
     one that its layer does not have.
+
+    Where every layer always selects all its experts, the weights that they were given are added up instead, exactly;
+    `attrs["measure"]` says which of the two it is.
 
     Args:
         trace: the trace.
@@ -31,12 +35,13 @@ def assignment_counts(trace: RoutingTrace, *, by: By | None = None, phase: Phase
         TraceError: a trace of level "counts" is asked for prompts or phases.
     """
     table = count_table(trace, by=by, phase=phase)
+    measure = measure_of(trace)
     counts = xr.DataArray(
         table.assignments_GLE,
         dims=(by or "all", "layer", "expert"),
         coords={by or "all": list(table.groups), **_coords(trace)},
         name="assignments",
-        attrs={"unit": "assignments"},
+        attrs={"unit": measure, "measure": measure},
     )
     return counts if by else counts.isel(all=0, drop=True)
 

@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.counts import assignment_counts
 from analysis.information import task_information
 from analysis.load import load_balance
+from analysis.measure import measure_of
 from analysis.scan import require_tokens
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
@@ -32,6 +33,9 @@ def saturation(early: RoutingTrace, late: RoutingTrace) -> pd.DataFrame:
     ranks is ignored. `chance` is what two checkpoints of the same loads would agree on if each token's experts were
     drawn anew: Σ_e r_e r'_e / k, r the activation rates. With even loads that is k / E; uneven loads agree more
     without any memory of a token.
+
+    Where every expert is always selected, it is the weight that both gave to the same experts, Σ_e min(w_e, w'_e), and
+    chance is the same with the weights of another token in place of its own.
 
     Args:
         early: a checkpoint's trace.
@@ -58,6 +62,8 @@ def saturation(early: RoutingTrace, late: RoutingTrace) -> pd.DataFrame:
         )
         raise TraceError(msg)
     top_k_L = np.array([facts.top_k for facts in early.layer_facts], dtype=np.int64)
+    if measure_of(early) == measure_of(late) == "routed weight":
+        return _weight_overlap(early, late, rows[0], other_rows[0])
     common_L, routed_L = np.zeros(early.n_layers, dtype=np.int64), np.zeros(early.n_layers, dtype=np.int64)
     for one, other in _blocks(early, late, rows[0], other_rows[0]):
         common, routed = count_common(frozen(one), frozen(other), top_k_L, early.n_experts)
@@ -79,6 +85,44 @@ def saturation(early: RoutingTrace, late: RoutingTrace) -> pd.DataFrame:
     )
     frame.attrs["unit"] = {"saturation": "share of experts", "chance": "share of experts", "n_tokens": "tokens"}
     return frame
+
+
+def _weight_overlap(early: RoutingTrace, late: RoutingTrace, rows: np.ndarray, other_rows: np.ndarray) -> pd.DataFrame:
+    """`saturation` where every expert is always selected."""
+    overlap_L, chance_L, routed_L = np.zeros(early.n_layers), np.zeros(early.n_layers), np.zeros(early.n_layers, int)
+    for first in range(0, len(rows), BLOCK_TOKENS):
+        part = slice(first, first + BLOCK_TOKENS)
+        (mine, there), (theirs, also) = (
+            _weights_by_expert(trace, taken[part]) for trace, taken in ((early, rows), (late, other_rows))
+        )
+        for layer in range(early.n_layers):
+            both = there[:, layer] & also[:, layer]
+            one, other = mine[both, layer], theirs[both, layer]
+            overlap_L[layer] += np.minimum(one, other).sum()
+            chance_L[layer] += np.minimum(one, np.roll(other, len(other) // 2, axis=0)).sum()
+            routed_L[layer] += int(both.sum())
+    some_L = routed_L > 0
+    frame = pd.DataFrame(
+        {
+            "saturation": np.where(some_L, overlap_L / np.maximum(routed_L, 1), np.nan),
+            "chance": np.where(some_L, chance_L / np.maximum(routed_L, 1), np.nan),
+            "n_tokens": routed_L,
+        },
+        index=pd.Index(list(early.layers), name="layer"),
+    )
+    frame.attrs["measure"] = "routed weight"
+    frame.attrs["unit"] = {"saturation": "share of weight", "chance": "share of weight", "n_tokens": "tokens"}
+    return frame
+
+
+def _weights_by_expert(trace: RoutingTrace, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T, L, E) weight of each expert, and (T, L) whether the layer routed the token."""
+    ids = trace.storage.require_rows("experts").take(rows)[..., : trace.top_k].astype(np.int64)
+    weights = np.nan_to_num(trace.storage.require_rows("weights").take(rows).astype(float))
+    there = ids != trace.absent
+    found = np.zeros((*ids.shape[:2], trace.n_experts + 1))
+    np.put_along_axis(found, np.where(there, ids, trace.n_experts), np.where(there, weights, 0.0), axis=-1)
+    return found[..., :-1], there[..., 0]
 
 
 def over_training(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.counts import assignment_counts, routed_tokens
+from analysis.measure import ONE, fixed_weights, measure_of, rate_unit, share_unit
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
@@ -55,6 +56,7 @@ def expert_profile(
     - `rate`: of a task, the mean over its prompts of the share of their tokens that choose the expert, with a 95 %
       interval from drawing prompts with replacement (NaN for a task of a single prompt). Of a token, the share of
       its occurrences.
+      Where every expert is always selected, the mean weight that it was given.
     - `lift`: log2 of the rate over that of all tokens; NaN where the expert was never chosen.
     - `share_of_expert`: the task's share of the expert's assignments; `share_of_tokens`: its share of the tokens
       that the layer routed. An expert that serves all tasks alike has equal shares.
@@ -109,21 +111,30 @@ class _Scan:
 
 def _scan(trace: RoutingTrace, *, number: int, expert: int) -> _Scan:
     top_k = trace.layer_facts[number].top_k
+    weighing = measure_of(trace) == "routed weight"
     tokens_P = np.zeros(trace.n_prompts, dtype=np.int64)
-    chosen_P = tokens_P.copy()
-    seen_V, chosen_V = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    for chunk in trace.chunks(fields=("experts",)):
+    chosen_P = np.zeros(trace.n_prompts)
+    seen_V, chosen_V = np.zeros(0, dtype=np.int64), np.zeros(0)
+    for chunk in trace.chunks(fields=("experts", "weights") if weighing else ("experts",)):
         if chunk.experts is None:
             continue
         selected = chunk.experts[:, number, :top_k]
         routed = selected[:, 0] != trace.absent
-        chosen = (selected == expert).any(axis=1)
+        is_it = selected == expert
+        if weighing:
+            assert chunk.weights is not None
+            amount = (fixed_weights(chunk.weights[:, number, :top_k]) * is_it).sum(axis=1) / ONE
+        else:
+            amount = is_it.any(axis=1).astype(float)
         tokens_P += np.bincount(chunk.prompt[routed], minlength=trace.n_prompts)
-        chosen_P += np.bincount(chunk.prompt[chosen], minlength=trace.n_prompts)
+        chosen_P += np.bincount(chunk.prompt, weights=amount, minlength=trace.n_prompts)
         known = chunk.token_id >= 0
         seen_V = _added(seen_V, np.bincount(chunk.token_id[routed & known]))
-        chosen_V = _added(chosen_V, np.bincount(chunk.token_id[chosen & known]))
-    return _Scan(tokens_P=tokens_P, chosen_P=chosen_P, seen_V=seen_V, chosen_V=_added(chosen_V, seen_V * 0))
+        chosen_V = _added(chosen_V, np.bincount(chunk.token_id[known], weights=amount[known]))
+    chosen_V = _added(chosen_V, seen_V * 0.0)
+    if not weighing:
+        chosen_P, chosen_V = chosen_P.astype(np.int64), chosen_V.astype(np.int64)
+    return _Scan(tokens_P=tokens_P, chosen_P=chosen_P, seen_V=seen_V, chosen_V=chosen_V)
 
 
 def _added(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -167,11 +178,9 @@ def _task_table(
     frame = pd.DataFrame(columns, index=pd.Index(list(trace.tasks), name="task"))
     frame.attrs["unit"] = {
         "n_prompts": "prompts",
-        "rate": "share of tokens",
-        "rate_low": "share of tokens",
-        "rate_high": "share of tokens",
+        **dict.fromkeys(("rate", "rate_low", "rate_high"), rate_unit(trace)),
         "lift": "log2 ratio",
-        "share_of_expert": "share of assignments",
+        "share_of_expert": share_unit(trace),
         "share_of_tokens": "share of tokens",
     }
     return frame
@@ -217,7 +226,7 @@ def _tokens(trace: RoutingTrace, scan: _Scan, *, overall: float, most: int) -> p
 def _wilson_low(rate: np.ndarray, n_seen: np.ndarray) -> np.ndarray:
     z2 = _Z_95**2
     center = rate + z2 / (2 * n_seen)
-    spread = _Z_95 * np.sqrt(rate * (1 - rate) / n_seen + z2 / (4 * n_seen**2))
+    spread = _Z_95 * np.sqrt(np.maximum(rate * (1 - rate), 0) / n_seen + z2 / (4 * n_seen**2))
     low: np.ndarray = np.maximum((center - spread) / (1 + z2 / n_seen), 0.0)
     return low
 
@@ -236,7 +245,7 @@ def _prompts(trace: RoutingTrace, rate_P: np.ndarray, tokens_P: np.ndarray, *, m
             "text": rows["text"].to_numpy(),
         }
     )
-    frame.attrs["unit"] = {"rate": "share of tokens", "n_tokens": "tokens"}
+    frame.attrs["unit"] = {"rate": rate_unit(trace), "n_tokens": "tokens"}
     return frame
 
 

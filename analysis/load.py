@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from analysis.balance import BALANCE_UNITS, balance_metrics
+from analysis.measure import measure_of, rate_unit, share_unit
 from analysis.rates import Over, group_of_prompt
 from analysis.scan import By, CountTable, count_table, prompt_blocks
 from routing.trace import RoutingTrace
@@ -19,7 +20,8 @@ __all__ = ["activation_rate", "expert_load", "idle_experts", "load_balance"]
 def expert_load(trace: RoutingTrace, *, by: By | None = None) -> xr.DataArray:
     """Share of a layer's assignments that each expert takes: c_e / Σ c.
 
-    Every assignment counts once, so long prompts weigh more: this is the work that the hardware sees.
+    Every assignment counts once, so long prompts weigh more: this is the work that the hardware sees. Where every
+    expert is always selected, it is the share of the routed weight; `attrs["measure"]` says so.
 
     Returns:
         ([by,] layer, expert) · share of assignments · 0 to 1, sums to 1 over expert; NaN where there is no
@@ -31,11 +33,11 @@ def expert_load(trace: RoutingTrace, *, by: By | None = None) -> xr.DataArray:
     """
     table = count_table(trace, by=by)
     total = table.assignments_GLE.sum(axis=-1, keepdims=True).astype(float)
-    return _labelled(trace, table, total, by=by, name="load", unit="share of assignments")
+    return _labelled(trace, table, total, by=by, name="load", unit=share_unit(trace))
 
 
 def activation_rate(trace: RoutingTrace, *, by: By | None = "task") -> xr.DataArray:
-    """Share of tokens that choose each expert: c_e / T.
+    """Share of tokens that choose each expert: c_e / T; their mean weight where every expert is always selected.
 
     Returns:
         ([by,] layer, expert) · share of tokens · 0 to 1, sums to top-k over expert; NaN where there is no
@@ -50,7 +52,7 @@ def activation_rate(trace: RoutingTrace, *, by: By | None = "task") -> xr.DataAr
     """
     table = count_table(trace, by=by)
     total = table.tokens_GL[..., None].astype(float)
-    return _labelled(trace, table, total, by=by, name="activation_rate", unit="share of tokens")
+    return _labelled(trace, table, total, by=by, name="activation_rate", unit=rate_unit(trace))
 
 
 def load_balance(
@@ -115,11 +117,12 @@ def load_balance(
     layers_index = pd.Index(list(trace.layers), name="layer")
     index = pd.MultiIndex.from_product([table.groups, layers_index], names=[by, "layer"]) if by else layers_index
     frame = pd.DataFrame(columns, index=index)
+    frame.attrs["measure"] = measure_of(trace)
     frame.attrs["unit"] = {
         "n_experts": "experts",
         "n_tokens": "tokens",
         "n_assignments": "assignments",
-        "fair_share": "share of assignments",
+        "fair_share": share_unit(trace),
         "hottest": "expert",
     } | {f"{name}{end}": unit for name, unit in BALANCE_UNITS.items() for end in ("", "_low", "_high")}
     return frame
@@ -170,7 +173,9 @@ def _labelled(
         "layer": list(trace.layers),
         "expert": np.arange(trace.n_experts),
     }
-    array = xr.DataArray(values, dims=tuple(coords), coords=coords, name=name, attrs={"unit": unit})
+    array = xr.DataArray(
+        values, dims=tuple(coords), coords=coords, name=name, attrs={"unit": unit, "measure": measure_of(trace)}
+    )
     return array if by else array.isel(all=0, drop=True)
 
 

@@ -1,7 +1,8 @@
 """How often prompts, and groups of prompts, choose each expert: the ground of everything about tasks.
 
 Every prompt weighs the same, however long it is. Tokens of one text are not independent, so a long text is
-not more evidence about its task than a short one, only a steadier reading of itself.
+not more evidence about its task than a short one, only a steadier reading of itself. Where every expert is always
+selected, a rate is the mean weight that the tokens gave it (`analysis.measure`).
 
 Legend: L layer, E expert, P prompt, G group of prompts.
 """
@@ -14,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from analysis.measure import measure_of
 from analysis.scan import CountTable, Phase, count_table, prompt_blocks
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
@@ -25,7 +27,7 @@ Over = Literal["task", "task_type"]
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRates:
-    """Activation rates of prompts in some layers.
+    """Activation rates of prompts in some layers: mean weights where every expert is always selected.
 
     Attributes:
         layers: the place of these layers on the layer axis.
@@ -115,7 +117,7 @@ def group_rates(trace: RoutingTrace, *, over: Over) -> GroupRates:
         )
     shape = (len(groups), trace.n_layers, trace.n_experts)
     rate_GLE, overall_LE = np.full(shape, np.nan), np.full(shape[1:], np.nan)
-    n_assignments_GL = np.zeros(shape[:2], dtype=np.int64)
+    n_assignments_GL = np.zeros(shape[:2], dtype=np.int64 if measure_of(trace) == "assignments" else np.float64)
     for block in prompt_rates(trace):
         overall_LE[block.layers] = mean_over_prompts(block.rate_PLE)
         for group in range(len(groups)):

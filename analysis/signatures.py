@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from analysis.measure import measure_of, rate_unit, share_unit
 from analysis.rates import Over, group_rates, lift_of, mean_over_prompts, prompt_rates, type_of_group
 from analysis.scan import require_tokens
 from routing.errors import SelectionError
@@ -52,7 +53,14 @@ def signatures(trace: RoutingTrace, *, of: Of = "expert", values: Values = "lift
         )
         raise SelectionError(msg)
     found = _of_prompts(trace, values=values) if of == "prompt" else _of_groups(trace, of=of, values=values, over=over)
-    found.attrs = {"unit": _UNITS[values], "of": of, "values": values, "over": over if of == "expert" else of}
+    units = _UNITS | {"rate": rate_unit(trace), "load": share_unit(trace)}
+    found.attrs = {
+        "unit": units[values],
+        "measure": measure_of(trace),
+        "of": of,
+        "values": values,
+        "over": over if of == "expert" else of,
+    }
     return found
 
 
@@ -130,5 +138,6 @@ def _valued(
 def _expert_coords(trace: RoutingTrace, *, dim: str) -> dict[str, object]:
     layer, expert = np.nonzero(trace.expert_exists.to_numpy())
     labels = np.array(trace.layers, dtype=object)[layer]
-    names = [expert_name(label, int(number)) for label, number in zip(labels, expert, strict=True)]
+    known = trace.expert_names
+    names = [expert_name(label, int(number), names=known) for label, number in zip(labels, expert, strict=True)]
     return {dim: names, "layer": (dim, labels), "expert": (dim, expert)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.measure import measure_of, rate_unit
 from analysis.rates import group_of_prompt, prompt_rates
 from analysis.specialization import specialization
 from routing.trace import RoutingTrace
@@ -72,7 +73,8 @@ def specialists(
     """
     tested = specialization(trace, n_permutations=n_permutations, seed=seed, fdr=fdr)
     rate_GLE, overall_LE = tested["rate"].to_numpy(), tested["overall"].to_numpy()
-    fair_L = np.array([facts.top_k / facts.n_experts for facts in trace.layer_facts])
+    # Rates of a layer add up to what a token gives in all, so their mean is k / E, or the even share of the weight.
+    fair_L = np.nansum(overall_LE, axis=-1) / trace.expert_exists.to_numpy().sum(axis=-1) * (1 - 1e-9)
     with np.errstate(divide="ignore", invalid="ignore"):
         candidate_GLE = tested["significant"].to_numpy() & (np.log2(rate_GLE / overall_LE) >= smallest_lift)
         candidate_GLE &= rate_GLE >= fair_L[:, None]
@@ -96,7 +98,9 @@ def specialists(
                 parts.append(measured[held])
     frame = pd.concat(parts[1:] or parts, ignore_index=True)
     frame = frame.sort_values("rate", key=lambda rate: rate - frame["overall"], ascending=False, kind="stable")
-    frame.attrs["unit"] = {"rate": "share of tokens", "overall": "share of tokens", "ratio": "ratio"}
+    unit = rate_unit(trace)
+    frame.attrs["unit"] = {"rate": unit, "overall": unit, "ratio": "ratio"}
+    frame.attrs["measure"] = measure_of(trace)
     return frame.reset_index(drop=True)
 
 

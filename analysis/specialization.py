@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from analysis.measure import measure_of, rate_unit
 from analysis.nulls import Z_BINS, Dealer, PooledNull, q_values
 from analysis.rates import Over, group_of_prompt, group_rates, lift_of, mean_over_prompts, prompt_rates, type_of_group
 from analysis.scan import require_tokens
@@ -91,8 +92,8 @@ def specialization(
     dims = ("group", "layer", "expert")
     return xr.Dataset(
         {
-            "rate": (dims, rates.rate_GLE, {"unit": "share of tokens"}),
-            "overall": (dims[1:], rates.overall_LE, {"unit": "share of tokens"}),
+            "rate": (dims, rates.rate_GLE, {"unit": rate_unit(trace)}),
+            "overall": (dims[1:], rates.overall_LE, {"unit": rate_unit(trace)}),
             "lift": (dims, lift, {"unit": "log2 ratio"}),
             "z": (dims, z, {"unit": "standard deviations of the null"}),
             "p_value": (dims, p, {"unit": "probability"}),
@@ -108,6 +109,7 @@ def specialization(
         },
         attrs={
             "over": over,
+            "measure": measure_of(trace),
             "units": units,
             "n_permutations": n_permutations,
             "seed": seed,

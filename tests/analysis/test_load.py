@@ -72,7 +72,9 @@ def test_load_sums_to_one_and_rates_to_top_k(trace):
     there = load.notnull()
     assert np.allclose(load.where(there, 1), 1)
     rates = activation_rate(trace, by="prompt").sum("expert", skipna=False)
-    assert np.allclose(rates.where(there, trace.top_k), trace.top_k)
+    # Where every expert is always selected, rates are mean weights, which add up to 1 as 16 bits allow.
+    total = 1 if trace.dense_routing else trace.top_k
+    assert np.allclose(rates.where(there, total), total, atol=2e-3 if trace.dense_routing else 1e-8)
 
 
 @settings(max_examples=15, deadline=None)
@@ -83,7 +85,12 @@ def test_balance_does_not_know_the_names_of_experts(trace):
     ids = trace.experts.values.astype(int)
     renamed = np.where(ids == trace.absent, -1, relabel[np.minimum(ids, trace.n_experts - 1)])
     other = RoutingTrace.from_arrays(
-        renamed, layer_facts=trace.layer_facts, tokens=trace.tokens, prompts=trace.prompts, checked=False
+        renamed,
+        layer_facts=trace.layer_facts,
+        weights=trace.weights.values,
+        tokens=trace.tokens,
+        prompts=trace.prompts,
+        checked=False,
     )
     mine, theirs = (load_balance(each, n_bootstrap=0).drop(columns="hottest") for each in (trace, other))
     assert np.allclose(mine.to_numpy(float), theirs.to_numpy(float), equal_nan=True)

@@ -42,7 +42,9 @@ def test_permutations_agree_with_the_obvious_version(trace):
         rates = np.full((trace.n_prompts, trace.n_experts), np.nan)
         for each in set(prompt.tolist()):
             chosen = ids[prompt == each, number, : facts.top_k]
-            rates[each] = [(chosen == e).any(axis=1).mean() for e in range(trace.n_experts)]
+            amount = trace.weights.values[prompt == each, number, : facts.top_k].astype(float)
+            amount = amount if trace.dense_routing else np.ones_like(amount)
+            rates[each] = [((chosen == e) * amount).sum(axis=1).mean() for e in range(trace.n_experts)]
         routed = np.isfinite(rates).all(axis=1)
         rates, labels = rates[routed], trace.task_of_prompt[routed]
         for group, name in enumerate(found["group"].values):
