@@ -11,18 +11,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 import transformers
 from transformers import PreTrainedModel
 
 from .answering import evaluating
-from .corpus import read_rows, trainable_rows
 from .denoising import Denoiser
 from .optimizer import MasterWeightOptimizer
+from .preparation import read_corpus
+from .run_options import NOT_FINISHED, device_of, run_parser, training_options
 from .running_text import DenoisingBatches, documents_of, token_stream
-from .schedule import Schedule
 from .text_to_text import (
     DEFAULT_SIZES,
     KINDS,
@@ -30,10 +29,11 @@ from .text_to_text import (
     WINDOWS,
     DenoisingObjective,
     backbone_treatment,
+    short_schedule,
     untrained_backbone,
 )
 from .tokenization import train_text_to_text_tokenizer
-from .training import TrainingOptions, TrainingRun, save_weights
+from .training import TrainingRun, save_weights
 
 N_SENTINELS = 32
 _CHECK_BATCHES = 4
@@ -43,21 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Pretrain and write one backbone; return the exit code: 3 if training stopped before its last step."""
     options = _parser().parse_args(arguments)
     (options.out / "run").mkdir(parents=True, exist_ok=True)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    sizes = replace(DEFAULT_SIZES[options.kind], **json.loads(options.architecture))
+    device = device_of(options)
+    sizes = replace(DEFAULT_SIZES[options.kind], dropout=options.dropout, **json.loads(options.architecture))
     window = options.window or WINDOWS[options.kind]
     shares = json.loads(options.shares) if options.shares else OBJECTIVE_SHARES[options.kind]
 
-    rows = read_rows(options.data)
-    trainable, n_dropped = trainable_rows(rows)
+    corpus = read_corpus(options.data)
     tokenizer = train_text_to_text_tokenizer(
-        (text for texts in documents_of(trainable).values() for text in texts),
+        (text for texts in documents_of(corpus.trainable).values() for text in texts),
         vocab_size=sizes.vocab_size,
         context_length=sizes.source_length,
         n_sentinels=N_SENTINELS,
     )
-    stream = token_stream(trainable, tokenizer, seed=0).to(device)
-    unseen = token_stream([row for row in rows if row.split == "dev"], tokenizer, seed=0).to(device)
+    stream = token_stream(corpus.trainable, tokenizer, seed=0).to(device)
+    unseen = token_stream([row for row in corpus.rows if row.split == "dev"], tokenizer, seed=0).to(device)
     denoiser = Denoiser(
         density=options.density,
         mean_span=options.mean_span,
@@ -77,22 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("  dev nll · " + " · ".join(f"{name} {value:.3f}" for name, value in found.items()), flush=True)
         return {"dev_nll": {name: round(value, 4) for name, value in found.items()}}
 
-    training = TrainingOptions(
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        seed=options.seed,
-        compile=options.compile,
-        log_every=options.log_every,
-        check_every=options.check_every,
-        stop_after_seconds=options.stop_after,
-    )
     run = TrainingRun(
         model,
         dataset,
-        schedule=Schedule(n_steps=options.steps, n_warmup_steps=min(200, options.steps // 10 + 1)),
+        schedule=short_schedule(options),
         objective=DenoisingObjective(shares=shares, density=options.density, mean_span=options.mean_span),
         optimizer=MasterWeightOptimizer(model, weight_decay=options.weight_decay, treatment=backbone_treatment),
-        options=training,
+        options=training_options(options),
         folder=options.out / "run",
         check=check,
     )
@@ -100,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"resumed at step {run.step}", flush=True)
     if not run.run():
         print(f"stopped at step {run.step} of {options.steps}; go on with --resume", flush=True)
-        return 3
+        return NOT_FINISHED
     save_weights(model, options.out)
     tokenizer.save_pretrained(options.out)
     facts = {
@@ -112,13 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "density": options.density,
         "mean_span": options.mean_span,
         "text_tokens": len(stream),
-        "train_rows": len(trainable),
-        "train_rows_dropped": n_dropped,
+        "train_rows": len(corpus.trainable),
+        "train_rows_dropped": corpus.n_dropped,
         "steps": options.steps,
         "tokens_a_batch": dataset.tokens_a_batch,
-        **{
-            name: value for name, value in asdict(training).items() if name in ("learning_rate", "weight_decay", "seed")
-        },
+        "learning_rate": options.learning_rate,
+        "weight_decay": options.weight_decay,
+        "seed": options.seed,
         "seconds": round(run.seconds, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "torch": torch.__version__,
@@ -141,26 +131,20 @@ def denoising_loss(model: PreTrainedModel, batches: DenoisingBatches, *, objecti
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Pretrain a small text-to-text backbone by denoising.")
+    parser = run_parser(
+        "Pretrain a small text-to-text backbone by denoising.",
+        steps=8000,
+        decay_share=0.4,
+        rows=256,
+        learning_rate=3e-3,
+        snapshots=(),
+    )
     parser.add_argument("--kind", choices=KINDS, required=True, help="t5 for PHA, bart for Task-level MoE")
-    parser.add_argument("--data", type=Path, required=True, help="folder with manifest.json and tasks/")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the backbone")
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--rows", type=int, default=256, help="windows a batch")
+    parser.add_argument("--warmup", type=int, default=200, help="steps of rising rate")
     parser.add_argument("--window", type=int, help="tokens a window; 128 for t5, 256 for bart")
     parser.add_argument("--density", type=float, default=0.2, help="share of a window that is taken out")
     parser.add_argument("--mean-span", type=float, default=3.0, help="mean tokens of what is taken out together")
     parser.add_argument("--shares", help="JSON: how often spans, infilling and continuation are drawn")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from DIR/run/state.pt if it is there")
-    parser.add_argument("--stop-after", type=float, help="seconds of training, then save and stop")
-    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
-    parser.add_argument("--device", help="cuda or cpu; a GPU if there is one")
-    parser.add_argument("--log-every", type=int, default=100)
-    parser.add_argument("--check-every", type=int, default=1000)
-    parser.add_argument("--architecture", default="{}", help="JSON of sizes that differ from the kind's defaults")
     return parser
 
 

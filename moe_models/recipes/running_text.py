@@ -14,7 +14,7 @@ from .corpus import Row, prompt_of
 from .denoising import OBJECTIVES, Denoiser
 
 _LEAST_OUTPUT_WORDS = 6
-_MOST_COPIES = 8
+_MOST_COPIES = 4
 
 
 def without_instruction(prompt: str) -> str:
@@ -40,19 +40,21 @@ def token_stream(rows: Iterable[Row], tokenizer: PreTrainedTokenizerFast, *, see
     Tasks of little text come in copies, so that short requests are not lost among e-mails: a task's share grows with
     the square root of its tokens, within bounds.
     """
+    end = tokenizer.eos_token_id
     encoded = {
-        task: [encoding.ids for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+        task: [
+            np.array([*encoding.ids, end], dtype=np.int32)
+            for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ]
         for task, texts in sorted(documents_of(rows).items())
     }
     sizes = {task: sum(map(len, its)) for task, its in encoded.items()}
     most = max(sizes.values())
-    pieces: list[list[int]] = []
-    for task, its in encoded.items():
-        n_copies = min(_MOST_COPIES, max(1, round((most / max(sizes[task], 1)) ** 0.5)))
-        pieces.extend(its * n_copies)
-    np.random.default_rng(seed).shuffle(pieces)
-    end = tokenizer.eos_token_id
-    return torch.from_numpy(np.concatenate([np.array([*piece, end], dtype=np.int32) for piece in pieces]))
+    copies = {task: min(_MOST_COPIES, max(1, round((most / size) ** 0.5))) for task, size in sizes.items()}
+    pieces = [piece for its in encoded.values() for piece in its]
+    order = np.repeat(np.arange(len(pieces)), [copies[task] for task, its in encoded.items() for _ in its])
+    np.random.default_rng(seed).shuffle(order)
+    return torch.from_numpy(np.concatenate([pieces[number] for number in order]))
 
 
 class DenoisingBatches:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import argparse
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import (
+    AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
     PreTrainedModel,
@@ -18,6 +22,8 @@ from transformers import (
 
 from .answering import autocast
 from .optimizer import Treatment
+from .run_options import schedule_of
+from .schedule import Schedule
 
 KINDS = ("t5", "bart")
 
@@ -141,3 +147,23 @@ class DenoisingObjective:
     def identity(self) -> dict[str, Any]:
         """Return the options that a resumed run must share with the run it goes on with."""
         return asdict(self)
+
+
+def short_schedule(options: argparse.Namespace) -> Schedule:
+    """Return a schedule whose warm-up is a tenth of the run at most: these runs can be short."""
+    return replace(schedule_of(options), n_warmup_steps=max(1, min(options.warmup, options.steps // 10)))
+
+
+def read_backbone(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, dict[str, Any]]:
+    """Return a pretrained backbone in float32 on the CPU, its tokenizer, and how it was made.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished backbone.
+    """
+    path = folder / "backbone.json"
+    if not path.is_file():
+        message = f"{folder} holds no backbone.json. Make one with `python -m moe_models.recipes.backbone`."
+        raise FileNotFoundError(message)
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    kind = {"t5": T5ForConditionalGeneration, "bart": BartForConditionalGeneration}[facts["kind"]]
+    return kind.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(folder), facts
