@@ -26,6 +26,17 @@ def frozen(array: np.ndarray) -> np.ndarray:
     return view
 
 
+def _compiled(count: Callable[..., Any], *, name: str) -> Callable[..., Any]:
+    """A loop compiled under a name of its own.
+
+    The cache on disk keeps the versions of one name in one list, and two processes that add to it at once can end up
+    with each other's machine code. A name for each version leaves nothing to mix up.
+    """
+    count.__qualname__ = name
+    compiled: Callable[..., Any] = njit(cache=True, nogil=True)(count)
+    return compiled
+
+
 @njit(cache=True, nogil=True)
 def count_bytes(experts_TLR, key_T, top_k_L, first_layer, n_groups):  # type: ignore[no-untyped-def]
     """Assignments per group, layer and slot, and tokens per group, of one-byte ids.
@@ -59,7 +70,6 @@ def count_bytes_of(top_k: int) -> Callable[..., Any]:
     loop out, and a third of the time goes.
     """
 
-    @njit(cache=True, nogil=True)
     def count(experts_TLR, key_T, top_k_L, first_layer, n_groups):  # type: ignore[no-untyped-def]
         n_layers = len(top_k_L)
         counts_GLS = np.zeros((n_groups, n_layers, 256), np.uint32)
@@ -76,8 +86,7 @@ def count_bytes_of(top_k: int) -> Callable[..., Any]:
                     slots[ids[rank]] += 1
         return counts_GLS, tokens_G
 
-    compiled: Callable[..., Any] = count
-    return compiled
+    return _compiled(count, name=f"count_bytes_of_{top_k}")
 
 
 @cache
@@ -87,7 +96,6 @@ def count_quads_of(n_quads: int) -> Callable[..., Any]:
     The lowest byte of a quad must be its first rank, so the machine must be little-endian.
     """
 
-    @njit(cache=True, nogil=True)
     def count(quads_TLQ, key_T, top_k_L, first_layer, n_groups):  # type: ignore[no-untyped-def]
         n_layers = len(top_k_L)
         counts_GLS = np.zeros((n_groups, n_layers, 256), np.uint32)
@@ -109,8 +117,7 @@ def count_quads_of(n_quads: int) -> Callable[..., Any]:
                     slots[quad >> three] += 1
         return counts_GLS, tokens_G
 
-    compiled: Callable[..., Any] = count
-    return compiled
+    return _compiled(count, name=f"count_quads_of_{n_quads}")
 
 
 @njit(cache=True, nogil=True)
