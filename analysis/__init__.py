@@ -25,6 +25,7 @@ from analysis.projection import Projection, project
 from analysis.quality import MapQuality, map_quality
 from analysis.reading import prompt_tokens, token_experts, token_route
 from analysis.router_losses import router_losses
+from analysis.runners_up import near_ties, runner_up_matrix
 from analysis.scores import task_scores
 from analysis.signatures import signatures
 from analysis.specialists import specialists
@@ -68,6 +69,7 @@ __all__ = [
     "load_health",
     "map_quality",
     "margins",
+    "near_ties",
     "over_training",
     "overload_tasks",
     "overload_tokens",
@@ -82,6 +84,7 @@ __all__ = [
     "routing_entropy",
     "routing_map",
     "saturation",
+    "runner_up_matrix",
     "signatures",
     "specialists",
     "specialization",

@@ -44,6 +44,8 @@ CALLS = {
     "idle_experts": lambda: analysis.idle_experts(TRACE),
     "load_balance": lambda: analysis.load_balance(TRACE, by="task", n_bootstrap=5),
     "margins": lambda: analysis.margins(TRACE),
+    "near_ties": lambda: analysis.near_ties(TRACE),
+    "runner_up_matrix": lambda: analysis.runner_up_matrix(TRACE, layer="L00"),
     "over_training": lambda: analysis.over_training({1: TRACE}, n_permutations=5),
     "prompt_tokens": lambda: analysis.prompt_tokens(TRACE, PROMPT),
     "routed_tokens": lambda: analysis.routed_tokens(TRACE, by="task"),
