@@ -5,6 +5,7 @@ Letters in shapes: N example, T task, z width of instance vectors and prototypes
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -102,15 +103,8 @@ def new_tasks(model: PhaForConditionalGeneration, examples: Examples, tasks: tup
         By new task: ``retrieved``, shares of the model's tasks; ``nearest``, the task nearest the mean vector;
         ``nll``, of the support under each of the model's tasks; ``rank`` of the nearest by it (1 is best).
     """
-    shown = Examples(
-        rows=examples.rows,
-        tasks=examples.tasks,
-        source=examples.source,
-        source_length=examples.source_length,
-        labels=examples.labels,
-        # The model knows no row for them; which it is told does not matter for the vectors.
-        task=torch.zeros_like(examples.task),
-    )
+    # The model knows no row for them; which it is told does not matter for the vectors.
+    shown = replace(examples, task=torch.zeros_like(examples.task))
     vectors, known = instance_vectors(model, shown), prototypes(model)
     nearest = (vectors @ known.T).argmax(axis=1)
     own = examples.task.cpu().numpy()

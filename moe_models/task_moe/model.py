@@ -137,9 +137,13 @@ class TaskMoeForConditionalGeneration(KnowsTasks, KeepsOwnInitialization, BartFo
         super()._init_weights(module)
 
     def routes(self, task_ids: torch.Tensor | None = None) -> torch.Tensor:
-        """Routes (L, B, m) of the given tasks, or of all in the order of ``config.tasks``; from weights alone."""
+        """Routes (L, B, m) of the given tasks, or of all in the order of ``config.tasks``; from weights alone.
+
+        In full precision whatever the rest runs in: logits close to each other decide which expert a task gets.
+        """
         table = self.task_embedding.weight
-        return self.router(table if task_ids is None else table[task_ids], knocked_out=self.knocked_out)
+        with torch.autocast(table.device.type, enabled=False):
+            return self.router(table if task_ids is None else table[task_ids], knocked_out=self.knocked_out)
 
     @contextmanager
     def routed(self, routes: torch.Tensor) -> Iterator[None]:
