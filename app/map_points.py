@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.clustering import Clustering
-from app import cache, map_sentences
+from app import cache, map_adapters, map_sentences, map_tokens
 from app.maps import Mapped, strongest_groups
 from app.prompts import outcome_of, prompt_lead
 from figures.scatter import PointColor
@@ -20,13 +20,26 @@ _SHAPES = ("circle", "diamond", "square", "triangle-up")
 _WORDS = {"task": "task", "type": "task type"}
 
 
-def described(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped) -> pd.DataFrame:
+def described(
+    trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped, most_items: int = 4000, seed: int = 0
+) -> pd.DataFrame:
     """The points with a name and a text for their tooltips, and what the table of a selection shows.
+
+    Args:
+        trace: the trace.
+        points: of the map.
+        of: what they are.
+        most_items: most points of the map.
+        seed: of the draw of tokens.
 
     Returns:
         (point) · x, y, name, text; layer, expert, serves, lift of experts; prompt, task, task_type, score, outcome,
-        lead of prompts · lift in log2 ratio.
+        lead of prompts; prompt, position, phase, lead of tokens; site, key, n_uses of adapters · lift in log2 ratio.
     """
+    if of == "token":
+        return map_tokens.described_tokens(trace, points, most_items=most_items, seed=seed)
+    if of == "adapter":
+        return map_adapters.described_adapters(trace, points)
     names = []
     if of == "expert":
         names = [expert_name(str(layer), int(e)) for layer, e in zip(points["layer"], points["expert"], strict=True)]
@@ -60,11 +73,15 @@ def color_of(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped, color: st
         trace: the trace.
         points: of `described`.
         of: what the points are.
-        color: "task", "type", "layer" or "score".
+        color: "task", "type", "layer" or "score"; of tokens and adapters what their rooms offer.
 
     Returns:
         (point) · the color · a sentence, which may be empty.
     """
+    if of == "token":
+        return map_tokens.color_of_tokens(trace, points, color=color)
+    if of == "adapter":
+        return map_adapters.color_of_adapters(trace, points, color=color)
     if color == "layer":
         ticks = {float(number): label for number, label in enumerate(trace.layers)}
         at = {label: number for number, label in ticks.items()}
@@ -88,9 +105,26 @@ def color_of(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped, color: st
     return PointColor(title=title, values=kinds, colors=palette, missing="none beyond chance"), sentence
 
 
-def picked_rows(points: pd.DataFrame, selection: Selection, *, of: Mapped) -> np.ndarray:
-    """Rows of the points that the selection names; none where it names all or none of them."""
-    if of == "expert":
+def picked_rows(
+    points: pd.DataFrame, selection: Selection, *, of: Mapped, trace: RoutingTrace | None = None
+) -> np.ndarray:
+    """Rows of the points that the selection names; none where it names all or none of them.
+
+    Args:
+        points: of `described`.
+        selection: what the user looks at.
+        of: what the points are.
+        trace: whose adapters they are; of other points nobody asks.
+    """
+    if of == "adapter":
+        hit = np.zeros(len(points), dtype=bool)
+        if trace is not None:
+            hit = map_adapters.adapter_rows(trace, points, selection)
+    elif of == "token" and selection.focus is not None:
+        hit = (points["prompt"] == selection.focus.prompt).to_numpy()
+        if selection.focus.position is not None:
+            hit = hit & (points["position"] == selection.focus.position).to_numpy()
+    elif of == "expert":
         hit = np.zeros(len(points), dtype=bool)
         if selection.experts:
             wanted = pd.MultiIndex.from_tuples(selection.experts)

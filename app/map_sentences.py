@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.agreement import Agreement
 from analysis.clustering import Clustering
 from analysis.projection import Projection
+from analysis.quality import MapQuality
 from app.sentences import and_list, count, escaped, percent
 
 __all__ = ["OF_SHARED_WORDS", "of_agreement", "of_clusters", "of_colors", "of_map", "of_picked"]
@@ -16,21 +17,41 @@ OF_SHARED_WORDS = (
     "Prompts of one task share its instruction, and equal words tend to be routed alike: some of what lies together "
     "here is wording, in an untrained model too."
 )
-# A map drawn at random puts neighbors at random ranks, which the formula counts as about one half.
-_RANDOM_TRUST = 0.5
 
 
-def of_map(projection: Projection, *, noun: str) -> str:
-    """How many neighborhoods survive on the map, beside what a random map would keep."""
+def of_map(projection: Projection, *, noun: str, beside: MapQuality | None = None) -> str:
+    """How many neighborhoods survive on the map, beside what it keeps with its places shuffled.
+
+    Args:
+        projection: the map.
+        noun: what a point is.
+        beside: quality of the principal components of the same items.
+    """
     quality = projection.quality
     if not np.isfinite(quality.trustworthiness):
         return f"{count(len(projection.points), noun)} are too few to say how far this map may be believed."
     explained = projection.options.get("explained_share")
     share = f"The two components hold {percent(explained)} of the variance. " if explained is not None else ""
+    compared = (
+        ""
+        if beside is None or not np.isfinite(beside.trustworthiness)
+        else f"; the principal components keep {_three(beside)}"
+    )
     return (
-        f"{share}Trustworthiness **{quality.trustworthiness:.2f}** (a random map: about {_RANDOM_TRUST}); of each "
+        f"{share}Trustworthiness **{quality.trustworthiness:.2f}**, continuity **{quality.continuity:.2f}**; of each "
         f"{noun}'s {quality.n_neighbors} nearest in truth, **{percent(quality.neighbor_preservation)}** are nearest "
-        f"here too (a random map: {percent(quality.chance_preservation)})."
+        f"here too. With its places shuffled this map would keep {_shuffled(quality)}{compared}."
+    )
+
+
+def _three(quality: MapQuality) -> str:
+    return f"{quality.trustworthiness:.2f}, {quality.continuity:.2f} and {percent(quality.neighbor_preservation)}"
+
+
+def _shuffled(quality: MapQuality) -> str:
+    return (
+        f"{quality.shuffled_trustworthiness:.2f}, {quality.shuffled_continuity:.2f} and "
+        f"{percent(quality.shuffled_preservation)}"
     )
 
 

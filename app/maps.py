@@ -32,7 +32,7 @@ __all__ = [
     "umap_or_job",
 ]
 
-Mapped = Literal["expert", "prompt"]
+Mapped = Literal["expert", "prompt", "token", "adapter"]
 _GROUPS = "prompt-groups"
 _VERSION = {"version": 1}
 
@@ -47,13 +47,15 @@ class MapQuestion:
         n_neighbors: how many neighbors UMAP tries to keep.
         min_dist: how close UMAP may put points.
         seed: of everything random.
+        most_items: most points; of more tokens or adapters a stratified draw.
     """
 
     of: Mapped
-    values: Values
+    values: str
     n_neighbors: int
     min_dist: float
     seed: int
+    most_items: int = 4000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +105,7 @@ def groups_or_job(trace: RoutingTrace, *, values: Values, seed: int, jobs: Jobs)
 
 
 def make_map(trace: RoutingTrace, folder: Path, **question: Any) -> None:
-    """Make a UMAP; leave it beside the trace, and in a folder: a packed trace has no room beside itself."""
+    """Make a UMAP; leave it beside the trace, and in a folder: a trace may lie where nothing can be written."""
     made = routing_map(trace, method="umap", **question)
     about = {"method": made.method, "options": made.options, "quality": asdict(made.quality), "note": made.note}
     made.points.to_parquet(folder / "points.parquet", index=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 import streamlit as st
@@ -12,6 +12,8 @@ from analysis.projection import Projection
 from app import cache, map_sentences, state
 from app.jobs import Job
 from app.links import view_link
+from app.map_adapters import selection_of_adapters
+from app.map_controls import METHODS, Asked, controls, described_by, values_of
 from app.map_points import cluster_color, color_of, described, picked_rows
 from app.maps import Mapped, MapQuestion, PromptGroups, groups_or_job, umap_or_job
 from app.panel import Brush, empty, mode, panel
@@ -23,47 +25,56 @@ from routing import Focus, RoutingTrace, Selection
 
 __all__ = ["render"]
 
-_COLORS: dict[Mapped, tuple[str, ...]] = {
-    "expert": ("task", "type", "cluster", "layer"),
-    "prompt": ("task", "type", "cluster", "score"),
-}
-_A: dict[Mapped, str] = {"expert": "an expert", "prompt": "a prompt"}
-_METHODS = {"umap": "UMAP", "pca": "PCA"}
+_A: dict[Mapped, str] = {"expert": "an expert", "prompt": "a prompt", "token": "a token", "adapter": "an adapter"}
 _AXES = {"umap": "UMAP", "pca": "Component"}
-_UNITS = {"lift": "log₂ ratio", "load": "share of assignments", "rate": "share of tokens"}
-_VALUES = {"lift": "lift", "load": "load", "rate": "activation rate"}
-_NEIGHBORS = ("5", "10", "15", "30", "50")
-_DISTANCES = ("0.0", "0.1", "0.3", "0.5")
-_SEEDS = ("0", "1", "2", "3", "4")
+_UNITS = {"lift": "log₂ ratio", "load": "share of assignments", "rate": "share of tokens", "parameters": "parameter"}
+_DEFINITIONS: dict[Mapped, tuple[str, ...]] = {
+    "expert": ("project", "map_quality", "clusters"),
+    "prompt": ("project", "map_quality", "clusters"),
+    "token": ("project", "map_quality", "token_overlap", "token_sample"),
+    "adapter": ("project", "map_quality", "adapter_signatures"),
+}
 # A selection is part of the link, and a link of many pages is none.
 _MOST_PICKED = 300
 _POLL_SECONDS = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """What the controls ask for."""
-
-    color: str
-    method: str
-    question: MapQuestion
-
-
 def render(trace: RoutingTrace, selection: Selection) -> None:
     """Draw the map, what its colors say, and what is picked on it."""
-    asked = _controls(trace)
-    projection = _projection(trace, asked)
+    asked = controls(trace)
     of = asked.question.of
-    if projection.points.empty:
+    plain = _principal_components(trace, asked.question)
+    if plain.points.empty:
         empty(f"There is no {of} to place on a map.", "The run holds no routed token yet; let it record on.")
         return
-    points = described(trace, projection.points, of=of)
-    values = asked.question.values
+    projection = plain if asked.method == "pca" else _umap(trace, asked.question, meanwhile=plain)
+    points = _described(trace, projection, asked.question)
+    picked = picked_rows(points, selection, of=of, trace=trace)
+    if asked.method == "both":
+        left, right = st.columns(2, gap="medium")
+        with left:
+            _draw(trace, selection, asked, projection, plain=plain, key=f"map_{of}")
+        with right:
+            _draw(trace, selection, asked, plain, plain=plain, key=f"map_{of}_beside")
+    else:
+        _draw(trace, selection, asked, projection, plain=plain, key=f"map_{of}")
+    if len(picked):
+        _picked_table(selection, points.iloc[picked], of=of)
+    else:
+        st.caption(f"Click {_A[of]}, or draw around several, to make them the selection of every view.")
+
+
+def _draw(
+    trace: RoutingTrace, selection: Selection, asked: Asked, projection: Projection, *, plain: Projection, key: str
+) -> None:
+    question = asked.question
+    of, values = question.of, question.values
+    points = _described(trace, projection, question)
     color, sentence = _color(trace, points, asked)
-    picked = picked_rows(points, selection, of=of)
+    picked = picked_rows(points, selection, of=of, trace=trace)
 
     def pick(rows: list[int]) -> None:
-        _pick(selection, points.iloc[rows], of=of)
+        _pick(trace, selection, points.iloc[rows], of=of)
 
     def brushed(brush: Brush) -> None:
         # Of a cloud too large to draw the browser knows a sample only; what was drawn around is known exactly.
@@ -72,76 +83,52 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         else:
             pick([_row(each) for each in brush.points])
 
+    beside = None if projection.method == "pca" else plain.quality
+    believed = map_sentences.of_map(projection, noun=of, beside=beside)
+    which = f"{METHODS[projection.method]}: " if asked.method == "both" else ""
     panel(
-        f"{count(len(points), of)} by the {_VALUES[values]} of their {'tasks' if of == 'expert' else 'experts'}",
+        f"{which}{count(len(points), of)} {described_by(trace, question)}",
         scatter(
             points,
             color=color,
             mode=mode(),
             axis=_AXES[projection.method],
-            unit=_UNITS[values] if projection.method == "pca" else "no unit",
+            unit=_UNITS.get(values, "no unit") if projection.method == "pca" else "no unit",
             labels=None if color.is_numeric else kind_labels(points, color.values),
             picked=picked,
         ),
-        key=f"map_{of}",
-        reading=" ".join(filter(None, (sentence, map_sentences.of_map(projection, noun=of), projection.note))),
+        key=key,
+        reading=" ".join(filter(None, (sentence, believed, projection.note))),
         table=lambda: points.drop(columns=["text"]).assign(color=color.values.to_numpy()),
-        definitions=("project", "map_quality", "clusters"),
+        definitions=_DEFINITIONS[of],
         on_click=lambda click: pick([_row(click.customdata)]),
         on_brush=brushed,
     )
-    st.caption(_parameters(projection, asked))
-    if len(picked):
-        _picked_table(selection, points.iloc[picked], of=of)
-    else:
-        st.caption(f"Click {_A[of]}, or draw around several, to make them the selection of every view.")
+    st.caption(_parameters(trace, projection, asked))
 
 
-def _controls(trace: RoutingTrace) -> _Asked:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="map_controls"):
-        mapped: list[Mapped] = ["expert"] if trace.experts is None else ["expert", "prompt"]
-        with st.container(width="content"):
-            of = state.choose("Map of", mapped, name="of", shown=lambda each: f"{each.capitalize()}s")
-        # What an expert serves beyond chance takes prompts to tell.
-        colors = _COLORS[of] if trace.level != "counts" else ("layer", "cluster")
-        with st.container(width="content"):
-            color = state.choose("Color by", colors, name="color", shown=str.capitalize)
-        with st.container(width="content"):
-            method = state.choose("Layout", list(_METHODS), name="layout", shown=_METHODS.__getitem__)
-        with st.popover("Parameters", icon=":material/tune:", key="map_parameters"):
-            values = state.choose(
-                "Described by", list(_VALUES), name="values", shown=_VALUES.__getitem__, help="What a signature holds."
-            )
-            near = state.choose(
-                "Neighbors",
-                _NEIGHBORS,
-                name="near",
-                default="15",
-                help="How many neighbors UMAP tries to keep, and how many the quality is judged by.",
-            )
-            apart = state.choose(
-                "Least distance", _DISTANCES, name="apart", default="0.1", help="How close UMAP may put points."
-            )
-            seed = state.choose("Seed", _SEEDS, name="seed", help="Another seed, another map; what stays is real.")
-    question = MapQuestion(of=of, values=values, n_neighbors=int(near), min_dist=float(apart), seed=int(seed))
-    return _Asked(color=color, method=method, question=question)
+def _described(trace: RoutingTrace, projection: Projection, question: MapQuestion) -> pd.DataFrame:
+    return described(trace, projection.points, of=question.of, most_items=question.most_items, seed=question.seed)
 
 
-def _projection(trace: RoutingTrace, asked: _Asked) -> Projection:
-    """The map that is asked for; the principal components as long as it is being computed."""
-    if asked.method == "umap":
-        found = umap_or_job(trace, asked.question, jobs=cache.jobs())
-        if isinstance(found, Projection):
-            return found
-        if found.state == "failed":
-            st.error(f"UMAP ended with an error; these are principal components.\n\n```\n{found.message}\n```")
-        else:
-            _wait_for_umap(trace, asked.question)
-    options = {name: value for name, value in asdict(asked.question).items() if name != "min_dist"}
+def _principal_components(trace: RoutingTrace, question: MapQuestion) -> Projection:
+    options = {name: value for name, value in asdict(question).items() if name != "min_dist"}
     return cache.answer(trace, routing_map, method="pca", **options)
 
 
-def _color(trace: RoutingTrace, points: pd.DataFrame, asked: _Asked) -> tuple[PointColor, str]:
+def _umap(trace: RoutingTrace, question: MapQuestion, *, meanwhile: Projection) -> Projection:
+    """The UMAP; the principal components as long as it is being computed."""
+    found = umap_or_job(trace, question, jobs=cache.jobs())
+    if isinstance(found, Projection):
+        return found
+    if found.state == "failed":
+        st.error(f"UMAP ended with an error; these are principal components.\n\n```\n{found.message}\n```")
+    else:
+        _wait_for_umap(trace, question)
+    return meanwhile
+
+
+def _color(trace: RoutingTrace, points: pd.DataFrame, asked: Asked) -> tuple[PointColor, str]:
     """What the colors say; the tasks as long as clusters are being searched."""
     of, values = asked.question.of, asked.question.values
     if asked.color != "cluster":
@@ -194,9 +181,9 @@ def _tell(found: object, *, what: str, meanwhile: str) -> None:
         )
 
 
-def _parameters(projection: Projection, asked: _Asked) -> str:
+def _parameters(trace: RoutingTrace, projection: Projection, asked: Asked) -> str:
     options = projection.options
-    parts = [_METHODS[projection.method], f"signatures: {_VALUES[asked.question.values]}"]
+    parts = [METHODS[projection.method], values_of(trace, asked.question.of)[asked.question.values]]
     if projection.method == "umap":
         parts += [f"{options['n_neighbors']} neighbors", f"least distance {options['min_dist']}"]
     return " · ".join([*parts, f"seed {options['seed']}"])
@@ -206,31 +193,59 @@ def _row(customdata: object) -> int:
     return int(customdata[0] if isinstance(customdata, (list, tuple)) else customdata)  # type: ignore[call-overload]
 
 
-def _pick(selection: Selection, points: pd.DataFrame, *, of: Mapped) -> None:
-    if len(points) > _MOST_PICKED:
-        st.toast(map_sentences.of_picked(len(points), noun=of, most=_MOST_PICKED), icon=":material/lasso_select:")
+def _pick(trace: RoutingTrace, selection: Selection, points: pd.DataFrame, *, of: Mapped) -> None:
+    named = points["prompt"].nunique() if of == "token" else len(points)
+    if named > _MOST_PICKED:
+        noun = "prompt" if of == "token" else of
+        st.toast(map_sentences.of_picked(named, noun=noun, most=_MOST_PICKED), icon=":material/lasso_select:")
     elif of == "expert":
         experts = tuple((str(layer), int(e)) for layer, e in zip(points["layer"], points["expert"], strict=True))
         state.select(replace(selection, experts=experts))
+    elif of == "adapter":
+        state.select(selection_of_adapters(trace, points, selection))
+    elif of == "token" and len(points) == 1:
+        token = points.iloc[0]
+        state.select(replace(selection, focus=Focus(prompt=str(token["prompt"]), position=int(token["position"]))))
     else:
-        state.select(replace(selection, prompts=tuple(points["prompt"].astype(str)), focus=None))
+        # A selection names no tokens, so it is their prompts that every view can show.
+        prompts = tuple(dict.fromkeys(points["prompt"].astype(str)))
+        state.select(replace(selection, prompts=prompts, focus=None))
 
 
 def _picked_table(selection: Selection, points: pd.DataFrame, *, of: Mapped) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"#### {count(len(points), of)} picked", width="stretch")
-        if of == "expert":
+        if of in ("expert", "adapter"):
             view_link("tasks", "Their tasks", icon=":material/grid_on:")
             view_link("load", "Their load", icon=":material/balance:")
         else:
-            first = Focus(prompt=str(points["prompt"].iloc[0]))
-            view_link("tokens", "Read them", icon=":material/segment:", selection=replace(selection, focus=first))
+            first = points.iloc[0]
+            position = int(first["position"]) if of == "token" else None
+            focus = selection.focus or Focus(prompt=str(first["prompt"]), position=position)
+            view_link("tokens", "Read them", icon=":material/segment:", selection=replace(selection, focus=focus))
     if of == "expert":
         shown = points[["name", "layer", "serves", "lift"]].sort_values("lift", ascending=False, na_position="last")
         columns = {
             "name": "expert",
             "serves": st.column_config.TextColumn("serves most", help="Empty where nothing is beyond chance."),
             "lift": st.column_config.NumberColumn("lift (log₂ ratio)", format="%.2f"),
+        }
+    elif of == "adapter":
+        shown = points[["name", "site", "n_uses", "task", "task_share"]].sort_values("n_uses", ascending=False)
+        columns = {
+            "name": "adapter",
+            "n_uses": st.column_config.NumberColumn("uses"),
+            "task": "used most by",
+            "task_share": st.column_config.NumberColumn("share of its uses", format="percent"),
+        }
+    elif of == "token":
+        shown = points[["name", "prompt", "position", "task", "phase", "nll", "margin", "weight", "lead"]]
+        columns = {
+            "name": "token",
+            "nll": st.column_config.NumberColumn("NLL (nats)", format="%.2f"),
+            "margin": st.column_config.NumberColumn("margin (score)", format="%.3f"),
+            "weight": st.column_config.NumberColumn("stands for", format="%.1f", help="Tokens of the trace."),
+            "lead": st.column_config.TextColumn("where it stands", width="large"),
         }
     else:
         shown = points[["prompt", "task", "task_type", "outcome", "lead"]]
