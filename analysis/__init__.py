@@ -5,6 +5,7 @@ from analysis.agreement import Agreement, ExpertTaskTypes, agreement, expert_tas
 from analysis.balance_scales import balance_scales, importance, load_by_position
 from analysis.capacity import capacity_drops
 from analysis.clustering import Clustering, clusters
+from analysis.coactivation import coactivation
 from analysis.confidence import margins, routing_entropy
 from analysis.convergence import load_convergence
 from analysis.correlation import feature_correlation, task_features
@@ -19,6 +20,7 @@ from analysis.load import activation_rate, expert_load, idle_experts, load_balan
 from analysis.maps import routing_clusters, routing_map, stored_map
 from analysis.overload import overload_tasks, overload_tokens
 from analysis.pass_load import pass_load, worst_passes
+from analysis.paths import path_entropy, repetition
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement, balanced_placement, coactivated_placement, linear_placement, read_placement
 from analysis.projection import Projection, project
@@ -32,6 +34,8 @@ from analysis.specialists import specialists
 from analysis.specialization import specialization
 from analysis.token_routes import token_overlap
 from analysis.token_sample import token_sample
+from analysis.transitions import layer_information, next_layer_predictability, transitions
+from analysis.vocabulary import context_independence
 
 __all__ = [
     "Agreement",
@@ -54,6 +58,8 @@ __all__ = [
     "capacity_drops",
     "clusters",
     "coactivated_placement",
+    "coactivation",
+    "context_independence",
     "expert_load",
     "expert_profile",
     "expert_task_types",
@@ -62,6 +68,7 @@ __all__ = [
     "hierarchical_order",
     "idle_experts",
     "importance",
+    "layer_information",
     "linear_placement",
     "load_balance",
     "load_by_position",
@@ -70,21 +77,24 @@ __all__ = [
     "map_quality",
     "margins",
     "near_ties",
+    "next_layer_predictability",
     "over_training",
     "overload_tasks",
     "overload_tokens",
     "pass_load",
+    "path_entropy",
     "placement_what_if",
     "project",
     "prompt_tokens",
     "read_placement",
+    "repetition",
     "routed_tokens",
     "router_losses",
     "routing_clusters",
     "routing_entropy",
     "routing_map",
-    "saturation",
     "runner_up_matrix",
+    "saturation",
     "signatures",
     "specialists",
     "specialization",
@@ -96,5 +106,6 @@ __all__ = [
     "token_overlap",
     "token_route",
     "token_sample",
+    "transitions",
     "worst_passes",
 ]

@@ -26,6 +26,13 @@ ADAPTED = hyper_moe_trace(seed=0, n_prompts_a_task=2)
 SIGNATURES = analysis.signatures(TRACE)
 PROMPT = TRACE.prompts["prompt"][0]
 CALLS = {
+    "context_independence": lambda: analysis.context_independence(TRACE),
+    "repetition": lambda: analysis.repetition(TRACE),
+    "next_layer_predictability": lambda: analysis.next_layer_predictability(TRACE),
+    "path_entropy": lambda: analysis.path_entropy(TRACE, n_deals=3),
+    "layer_information": lambda: analysis.layer_information(TRACE, n_deals=3),
+    "transitions": lambda: analysis.transitions(TRACE),
+    "coactivation": lambda: analysis.coactivation(TRACE),
     "router_losses": lambda: analysis.router_losses(TRACE),
     "capacity_drops": lambda: analysis.capacity_drops(TRACE),
     "overload_tokens": lambda: analysis.overload_tokens(TRACE, layer="L00"),

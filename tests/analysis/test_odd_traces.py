@@ -72,6 +72,13 @@ ODD = {
     "one layer selected": lambda: encoder_decoder_trace().select(Selection(layers=("dec01",))),
 }
 FUNCTIONS = {
+    "context_independence": lambda trace: analysis.context_independence(trace),
+    "repetition": lambda trace: analysis.repetition(trace),
+    "next_layer_predictability": lambda trace: analysis.next_layer_predictability(trace),
+    "path_entropy": lambda trace: analysis.path_entropy(trace, n_deals=2),
+    "layer_information": lambda trace: analysis.layer_information(trace, n_deals=2),
+    "transitions": lambda trace: analysis.transitions(trace),
+    "coactivation": lambda trace: analysis.coactivation(trace),
     "placement_what_if": lambda trace: analysis.placement_what_if(trace, n_devices=2, n_random=1),
     "load_health": lambda trace: analysis.load_health(trace),
     "overload_tasks": lambda trace: analysis.overload_tasks(trace),
@@ -123,6 +130,13 @@ FUNCTIONS = {
     "token_route": lambda trace: analysis.token_route(trace, trace.prompts["prompt"][0], position=0),
 }
 NEEDS_TOKENS = {
+    "context_independence",
+    "repetition",
+    "next_layer_predictability",
+    "path_entropy",
+    "layer_information",
+    "transitions",
+    "coactivation",
     "placement_what_if",
     "router_losses",
     "importance",
@@ -151,7 +165,7 @@ NEEDS_TOKENS = {
     "token_overlap",
     "token_route",
 }
-NEEDS_TWO_PROMPTS = {"placement_what_if"}
+NEEDS_TWO_PROMPTS = {"next_layer_predictability", "placement_what_if"}
 WITHOUT_SCORES = {"router_losses", "importance", "margins", "routing_entropy", "routing_entropy of weights"}
 MAY_REFUSE = {
     "counts only": NEEDS_TOKENS,
