@@ -232,7 +232,7 @@ def _tell_scores(evaluation: Evaluation, task_set: TaskSet, where: Path) -> None
         out.print(f"The beginning of {evaluation.n_truncated} prompts was cut off to fit the model's context.")
     found = summary(open_trace(where))
     out.print(
-        f"{found.n_tokens:,} tokens × {found.n_layers} layers in {evaluation.seconds:.0f} s, "
+        f"{found.n_tokens:,} {found.unit}s × {found.n_layers} layers in {evaluation.seconds:.0f} s, "
         f"{bytes_in_words(found.disk_bytes or 0)}: {escape(printable(str(where)))}",
         soft_wrap=True,
     )

@@ -11,10 +11,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from app.recordings import Request
 from hooks import Recorder, load_model
-from hooks.encoding import padded
 from hooks.evaluation import Evaluation, Progress
 from hooks.models import model_device
-from hooks.overhead import measure_overhead
+from hooks.overhead import forward_batches, measure_overhead
 from routing import TaskSet
 
 __all__ = ["Watch", "recorded"]
@@ -107,14 +106,8 @@ def _useful_threads(model: torch.nn.Module) -> int:
 
 def _overhead(model: Any, tokenizer: Any, tasks: TaskSet, *, request: Request) -> dict[str, Any]:
     """Overhead on the first prompts, written where the trace will be: the disk is part of the cost."""
-    batch_size = request.batch_size
-    texts = [prompt.text for prompt in tasks.prompts[: N_OVERHEAD_BATCHES * batch_size]]
-    rows = tokenizer(texts)["input_ids"]
-    device, pad_id = model_device(model), tokenizer.pad_token_id or 0
-    batches = []
-    for start in range(0, len(rows), batch_size):
-        ids, mask = padded(rows[start : start + batch_size], pad_id=pad_id, side="right", device=device)
-        batches.append({"input_ids": ids, "attention_mask": mask})
+    prompts = tasks.prompts[: N_OVERHEAD_BATCHES * request.batch_size]
+    batches = forward_batches(model, tokenizer, prompts, batch_size=request.batch_size)
     folder = Path(request.out).parent
     folder.mkdir(parents=True, exist_ok=True)
     found = measure_overhead(

@@ -13,10 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hooks.conditioning import Conditioning
+from hooks.encoding import padded, tokens_alone
 from hooks.models import model_device
+from hooks.options import decoder_start_id
 from hooks.recorder import Recorder
+from routing import Prompt
 
-__all__ = ["Overhead", "measure_overhead"]
+__all__ = ["Overhead", "forward_batches", "measure_overhead"]
 
 Batch = Mapping[str, Tensor]
 
@@ -52,6 +56,27 @@ class Overhead:
     def to_json(self) -> dict[str, Any]:
         """The figures as a dictionary, for the provenance."""
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in asdict(self).items()}
+
+
+def forward_batches(model: nn.Module, tokenizer: Any, prompts: Sequence[Prompt], *, batch_size: int) -> list[Batch]:
+    """Arguments of forwards over prompts: with their tasks, where a model is told them, and targets for a decoder."""
+    device, two_stacks = model_device(model), bool(getattr(model.config, "is_encoder_decoder", False))
+    pad_id = tokenizer.pad_token_id or 0
+    conditioning = Conditioning(model)
+    conditioning.foreign([each.task for each in prompts])
+    batches: list[Batch] = []
+    for start in range(0, len(prompts), batch_size):
+        part = prompts[start : start + batch_size]
+        rows = tokenizer([each.text for each in part])["input_ids"]
+        ids, mask = padded(rows, pad_id=pad_id, side="right", device=device)
+        batch = {"input_ids": ids, "attention_mask": mask, **conditioning.arguments(part, ids, mask)}
+        if two_stacks:
+            begin = decoder_start_id(model, pad_id=pad_id)
+            written = [(begin, *(tokens_alone(tokenizer, each.target) if each.target else ())) for each in part]
+            out, out_mask = padded(written, pad_id=pad_id, side="right", device=device)
+            batch |= {"decoder_input_ids": out, "decoder_attention_mask": out_mask}
+        batches.append(batch)
+    return batches
 
 
 def measure_overhead(

@@ -251,7 +251,7 @@ class TextWatch:
         if first:
             real[:, 0] = 1  # the start token may be the padding token
         else:
-            for end in self._ends:
+            for end in self._ends if self._generation is None else self._generation.eos_ids:
                 real = real * (seen.ids != end)
             real[:, :-1] = 0  # without a cache the text is read again for each new token
         return real

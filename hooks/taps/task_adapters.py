@@ -56,7 +56,7 @@ class TaskAdapterTap:
     def attach_witness(
         self, vectors: Callable[[], Tensor | None], report: Callable[[int, Replay], None]
     ) -> list[Handle]:
-        """Hooks that replay a forward from the stored form of the adapters of `vectors()` (B, z), unless that is None."""
+        """Hooks that replay a forward from the stored form of the adapters of `vectors()` (B, z), unless None."""
         kept: dict[str, Tensor] = {}
 
         def keep_added(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:

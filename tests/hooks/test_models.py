@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from hooks import load_model
 from routing import RecordingError
 from tests.tiny import byte_tokenizer, save_tiny, tiny_model
+from tests.tiny_systems import SYSTEMS, save_tiny_system, tiny_system
 
 
 @pytest.mark.parametrize(
@@ -105,3 +106,12 @@ def test_a_config_that_is_no_json(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(RecordingError, match="configuration of .* cannot be read"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_our_own_systems_are_loaded_from_their_folders(system: str, tmp_path: Path) -> None:
+    model, _ = load_model(save_tiny_system(tmp_path, system))
+    original = tiny_system(system)
+    assert type(model) is type(original)
+    for name, value in original.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
