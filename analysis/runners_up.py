@@ -85,18 +85,18 @@ def runner_up_matrix(trace: RoutingTrace, *, layer: str, fdr: float = 0.05) -> x
 
 
 def near_ties(
-    trace: RoutingTrace, *, within: float = 0.01, by: Literal["task", "task_type", "phase"] | None = "task"
+    trace: RoutingTrace, *, at_most: float = 0.01, by: Literal["task", "task_type", "phase"] | None = "task"
 ) -> pd.DataFrame:
     """How often the last selected expert and the first runner-up were as good as equal.
 
     Args:
         trace: a trace with scores of at least one runner-up.
-        within: margin, in selection scores, up to which two experts count as equal.
+        at_most: margin, in selection scores, up to which two experts count as equal.
         by: one row a group and layer; None takes all tokens together.
 
     Returns:
         ([by,] layer) · n_tokens, share, share_low, share_high · share of tokens · 0 to 1; the interval of 95 % is over
-        prompts, NaN where there are fewer than two; NaN where no token has a runner-up.
+        prompts, NaN where they all say the same; NaN where no token has a runner-up.
 
     Raises:
         SelectionError: `by` names something else than what it may.
@@ -124,7 +124,7 @@ def near_ties(
             margin = pair[:, 0] - pair[:, 1]
             there = np.isfinite(margin) & (group >= 0)
             seen[:, layer] += np.bincount(key[there], minlength=shape[0])
-            tied[:, layer] += np.bincount(key[there & (margin <= within)], minlength=shape[0])
+            tied[:, layer] += np.bincount(key[there & (margin <= at_most)], minlength=shape[0])
     rows = _shares(tied.reshape(len(groups), n_prompts, n_layers), seen.reshape(len(groups), n_prompts, n_layers))
     index = (
         pd.Index(trace.layers, name="layer")
@@ -144,7 +144,8 @@ def _shares(tied: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
         residual = tied - share[:, None, :] * seen
         n = (seen > 0).sum(axis=1)
         error = np.sqrt((residual**2).sum(axis=1) * n / np.maximum(n - 1, 1)) / n_tokens
-    error = np.where(n > 1, error, np.nan)
+    # Where all prompts say the same, their spread says nothing.
+    error = np.where((n > 1) & (error > 0), error, np.nan)
     low, high = np.clip(share - 1.96 * error, 0, 1), np.clip(share + 1.96 * error, 0, 1)
     return {
         "n_tokens": n_tokens.ravel(),
