@@ -1,22 +1,28 @@
 """Trace in, labelled table out. No pictures, no model, no screen."""
 
+from analysis.adapter_ratio import adapter_ratios
 from analysis.adapter_signatures import adapter_signatures
 from analysis.agreement import Agreement, ExpertTaskTypes, agreement, expert_task_types
 from analysis.balance_scales import balance_scales, importance, load_by_position
 from analysis.capacity import capacity_drops
 from analysis.clustering import Clustering, clusters
 from analysis.coactivation import coactivation
+from analysis.comparison import changed_prompts, churn, saturation_by_rank, token_churn
 from analysis.confidence import margins, routing_entropy
 from analysis.convergence import load_convergence
 from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
+from analysis.distances import routing_distance
 from analysis.dynamics import over_training, saturation
 from analysis.experts import ExpertProfile, expert_profile
+from analysis.features import feature_overlap, partial_correlation, strongest_experts
 from analysis.findings import Finding, findings
 from analysis.health import Verdict, load_health
 from analysis.hierarchy import Order, hierarchical_order
 from analysis.information import task_information
+from analysis.instances import InstanceGrouping, instance_grouping, instance_map
 from analysis.load import activation_rate, expert_load, idle_experts, load_balance
+from analysis.mantel import MantelTest, mantel
 from analysis.maps import routing_clusters, routing_map, stored_map
 from analysis.overload import overload_tasks, overload_tokens
 from analysis.pass_load import pass_load, worst_passes
@@ -24,12 +30,22 @@ from analysis.paths import path_entropy, repetition
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement, balanced_placement, coactivated_placement, linear_placement, read_placement
 from analysis.projection import Projection, project
+from analysis.prototypes import (
+    prototype_centers,
+    prototype_relations,
+    prototype_similarity,
+    retrieval,
+    retrieval_accuracy,
+)
 from analysis.quality import MapQuality, map_quality
 from analysis.reading import prompt_tokens, token_experts, token_route
+from analysis.route_dynamics import RouteDynamics, route_dynamics
 from analysis.router_losses import router_losses
+from analysis.routes import RouteGrouping, route_grouping, route_similarity, route_usage, task_routes
 from analysis.runners_up import near_ties, runner_up_matrix
 from analysis.scores import task_scores
 from analysis.signatures import signatures
+from analysis.similarity import adapter_similarity, distinct_adapters, expert_relations, expert_similarities
 from analysis.specialists import specialists
 from analysis.specialization import specialization
 from analysis.token_routes import token_overlap
@@ -43,37 +59,52 @@ __all__ = [
     "ExpertProfile",
     "ExpertTaskTypes",
     "Finding",
+    "InstanceGrouping",
+    "MantelTest",
     "MapQuality",
     "Order",
     "Placement",
     "PlacementStudy",
     "Projection",
+    "RouteDynamics",
+    "RouteGrouping",
     "Verdict",
     "activation_rate",
+    "adapter_ratios",
     "adapter_signatures",
+    "adapter_similarity",
     "agreement",
     "assignment_counts",
     "balance_scales",
     "balanced_placement",
     "capacity_drops",
+    "changed_prompts",
+    "churn",
     "clusters",
     "coactivated_placement",
     "coactivation",
     "context_independence",
+    "distinct_adapters",
     "expert_load",
     "expert_profile",
+    "expert_relations",
+    "expert_similarities",
     "expert_task_types",
     "feature_correlation",
+    "feature_overlap",
     "findings",
     "hierarchical_order",
     "idle_experts",
     "importance",
+    "instance_grouping",
+    "instance_map",
     "layer_information",
     "linear_placement",
     "load_balance",
     "load_by_position",
     "load_convergence",
     "load_health",
+    "mantel",
     "map_quality",
     "margins",
     "near_ties",
@@ -81,27 +112,42 @@ __all__ = [
     "over_training",
     "overload_tasks",
     "overload_tokens",
+    "partial_correlation",
     "pass_load",
     "path_entropy",
     "placement_what_if",
     "project",
     "prompt_tokens",
+    "prototype_centers",
+    "prototype_relations",
+    "prototype_similarity",
     "read_placement",
     "repetition",
+    "retrieval",
+    "retrieval_accuracy",
+    "route_dynamics",
+    "route_grouping",
+    "route_similarity",
+    "route_usage",
     "routed_tokens",
     "router_losses",
     "routing_clusters",
+    "routing_distance",
     "routing_entropy",
     "routing_map",
     "runner_up_matrix",
     "saturation",
+    "saturation_by_rank",
     "signatures",
     "specialists",
     "specialization",
     "stored_map",
+    "strongest_experts",
     "task_features",
     "task_information",
+    "task_routes",
     "task_scores",
+    "token_churn",
     "token_experts",
     "token_overlap",
     "token_route",

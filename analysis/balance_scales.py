@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from analysis.balance import BALANCE_UNITS, balance_metrics
+from analysis.intervals import interval_95
 from analysis.passes import BatchOrder, batches_of
 from analysis.positions import bin_names, bin_of_position, n_position_bins
 from analysis.scan import By, keyed_blocks, mapped_chunks, prompt_blocks, require_tokens, token_groups
@@ -146,10 +147,7 @@ def load_by_position(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int =
                 flat = table.assignments_GLE.reshape(n_prompts, -1).astype(float)
                 drawn = (weights_RP @ flat).reshape(n_bootstrap, *table.assignments_GLE.shape[1:])
                 value_RL = balance_metrics(drawn, exists=exists_LE[layers])["max_over_mean"]
-                some = np.isfinite(value_RL).any(axis=0)
-                found = np.full((2, value_RL.shape[1]), np.nan)
-                found[:, some] = np.nanquantile(value_RL[:, some], [0.025, 0.975], axis=0)
-                bounds[:, number, layers] = found
+                bounds[:, number, layers] = interval_95(value_RL)
     metrics = balance_metrics(counts_GLE.astype(float), exists=exists_LE)
     total = counts_GLE.sum(axis=2, keepdims=True)
     load = np.where(exists_LE & (total > 0), counts_GLE / np.maximum(total, 1), np.nan)

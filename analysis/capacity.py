@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from analysis.intervals import interval_95
 from analysis.passes import BatchOrder, Passes, passes_of
 from analysis.positions import bin_names, bin_of_position, n_position_bins
 from analysis.scan import keyed_blocks
@@ -111,9 +112,7 @@ def capacity_drops(
         draws_RB = rng.multinomial(n_batches, np.full(n_batches, 1 / n_batches), n_bootstrap)
         dropped_FLR = found["by_batch"] @ draws_RB.T
         made_LR = found["made_BL"].T @ draws_RB.T
-        rates_FLR = _rate(dropped_FLR, made_LR[None])
-        some = np.isfinite(rates_FLR).any(axis=2)
-        low[some], high[some] = np.nanquantile(rates_FLR[some], [0.025, 0.975], axis=1)
+        low, high = interval_95(np.moveaxis(_rate(dropped_FLR, made_LR[None]), 2, 0))
     values |= {"drop_rate_low": (dims, low), "drop_rate_high": (dims, high)}
     units = {name: "share of tokens" if name == "lost_tokens" else "share of assignments" for name in values}
     return xr.Dataset(

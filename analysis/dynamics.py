@@ -5,7 +5,7 @@ Legend: T token, L layer, R stored rank, K selected rank, E expert.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,11 @@ from analysis.counts import assignment_counts
 from analysis.information import task_information
 from analysis.load import load_balance
 from analysis.measure import measure_of
-from analysis.scan import require_tokens
+from analysis.pairing import BLOCK_TOKENS, paired_experts, paired_rows
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
 
 __all__ = ["over_training", "saturation"]
-
-BLOCK_TOKENS = 65536
 
 _BALANCE = ("max_over_mean", "cv", "entropy_normalized", "n_dead")
 _INFORMATION = ("information_nats", "null_mean", "null_95", "excess_nats", "p_value")
@@ -53,19 +51,12 @@ def saturation(early: RoutingTrace, late: RoutingTrace) -> pd.DataFrame:
     # Compiling costs a second, so it is not paid by who only imports this room.
     from analysis.kernels import count_common, frozen
 
-    _require_alike(early, late)
-    rows, other_rows = (_prompt_rows(trace) for trace in (early, late))
-    if not all(np.array_equal(mine, theirs) for mine, theirs in zip(rows[1], other_rows[1], strict=True)):
-        msg = (
-            f"The two traces hold {len(rows[0]):,} and {len(other_rows[0]):,} tokens of their prompts, and these are "
-            "not the same tokens. Record both checkpoints over the same tasks with the same tokenizer."
-        )
-        raise TraceError(msg)
+    pairs = paired_rows(early, late)
     top_k_L = np.array([facts.top_k for facts in early.layer_facts], dtype=np.int64)
     if measure_of(early) == measure_of(late) == "routed weight":
-        return _weight_overlap(early, late, rows[0], other_rows[0])
+        return _weight_overlap(early, late, pairs.rows, pairs.other_rows)
     common_L, routed_L = np.zeros(early.n_layers, dtype=np.int64), np.zeros(early.n_layers, dtype=np.int64)
-    for one, other in _blocks(early, late, rows[0], other_rows[0]):
+    for _, one, other in paired_experts(early, late, pairs):
         common, routed = count_common(frozen(one), frozen(other), top_k_L, early.n_experts)
         common_L += common
         routed_L += routed
@@ -165,46 +156,3 @@ def over_training(
         "p_value": "probability",
     } | dict.fromkeys(("information_nats", "null_mean", "null_95", "excess_nats"), "nats")
     return frame
-
-
-def _require_alike(early: RoutingTrace, late: RoutingTrace) -> None:
-    for trace in (early, late):
-        require_tokens(trace, for_what="a comparison of checkpoints")
-    mine, theirs = ([(each.label, each.n_experts, each.top_k) for each in t.layer_facts] for t in (early, late))
-    if mine != theirs:
-        msg = (
-            f"The two traces have the routers (layer, experts, top-k) {mine} and {theirs}, which differ. "
-            "Compare checkpoints of one model."
-        )
-        raise TraceError(msg)
-    if set(early.prompts["prompt"]) != set(late.prompts["prompt"]):
-        n_missing = len(set(early.prompts["prompt"]) ^ set(late.prompts["prompt"]))
-        msg = f"The two traces differ in {n_missing} prompts. Record both over the same prompts."
-        raise TraceError(msg)
-
-
-def _prompt_rows(trace: RoutingTrace) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Rows of the tokens that were read, in an order that batching does not change, and what they are."""
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "prompt", "stack", "position", "token_id")}
-    for chunk in trace.chunks(fields=(), n_tokens=1 << 20):
-        read = np.flatnonzero(chunk.phase == 0)
-        columns["row"].append(chunk.start + read)
-        for name in ("prompt", "stack", "position", "token_id"):
-            columns[name].append(getattr(chunk, name)[read].astype(np.int64))
-    row, prompt, stack, position, token_id = (
-        np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64) for parts in columns.values()
-    )
-    # Two traces may list the same prompts in different order.
-    rank = np.argsort(np.argsort(trace.prompts["prompt"].to_numpy(dtype=str), kind="stable"), kind="stable")
-    prompt = rank[prompt] if len(prompt) else prompt
-    order = np.lexsort((position, stack, prompt))
-    return row[order], (prompt[order], stack[order], position[order], token_id[order])
-
-
-def _blocks(
-    early: RoutingTrace, late: RoutingTrace, rows: np.ndarray, other_rows: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    mine, theirs = (trace.storage.require_rows("experts") for trace in (early, late))
-    for first in range(0, len(rows), BLOCK_TOKENS):
-        part = slice(first, first + BLOCK_TOKENS)
-        yield mine.take(rows[part]), theirs.take(other_rows[part])

@@ -13,7 +13,7 @@ import xarray as xr
 
 import analysis
 from analysis.balance import BALANCE_UNITS
-from tests.adapter_traces import hyper_moe_trace
+from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.traces import planted_trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,9 +23,30 @@ LABELS = ("Question.", "Definition.", "Unit", "Reading", "Source", "How it misle
 
 TRACE = planted_trace(seed=0, n_tasks=4, n_prompts_a_task=4)
 ADAPTED = hyper_moe_trace(seed=0, n_prompts_a_task=2)
+RETRIEVER, ROUTED = pha_trace(n_prompts_a_task=3), task_moe_trace(n_prompts_a_task=2)
 SIGNATURES = analysis.signatures(TRACE)
 PROMPT = TRACE.prompts["prompt"][0]
 CALLS = {
+    "routing_distance": lambda: analysis.routing_distance(TRACE, TRACE, n_permutations=5),
+    "saturation_by_rank": lambda: analysis.saturation_by_rank(TRACE, TRACE),
+    "token_churn": lambda: analysis.token_churn(TRACE, TRACE, prompt=PROMPT),
+    "changed_prompts": lambda: analysis.changed_prompts(TRACE, TRACE),
+    "churn": lambda: analysis.churn(TRACE, TRACE),
+    "adapter_similarity": lambda: analysis.adapter_similarity(ADAPTED),
+    "distinct_adapters": lambda: analysis.distinct_adapters(ADAPTED),
+    "expert_relations": lambda: analysis.expert_relations(ADAPTED, n_permutations=5),
+    "expert_similarities": lambda: analysis.expert_similarities(ADAPTED),
+    "feature_overlap": lambda: analysis.feature_overlap(ROUTED),
+    "partial_correlation": lambda: analysis.partial_correlation(ROUTED, n_permutations=5),
+    "prototype_centers": lambda: analysis.prototype_centers(RETRIEVER, n_bootstrap=5),
+    "prototype_relations": lambda: analysis.prototype_relations(RETRIEVER, n_permutations=5),
+    "prototype_similarity": lambda: analysis.prototype_similarity(RETRIEVER),
+    "retrieval": lambda: analysis.retrieval(RETRIEVER),
+    "retrieval_accuracy": lambda: analysis.retrieval_accuracy(RETRIEVER, n_permutations=5),
+    "route_similarity": lambda: analysis.route_similarity(ROUTED),
+    "route_usage": lambda: analysis.route_usage(ROUTED, n_bootstrap=5),
+    "strongest_experts": lambda: analysis.strongest_experts(analysis.feature_correlation(TRACE, n_permutations=5)),
+    "task_routes": lambda: analysis.task_routes(ROUTED),
     "context_independence": lambda: analysis.context_independence(TRACE),
     "repetition": lambda: analysis.repetition(TRACE),
     "next_layer_predictability": lambda: analysis.next_layer_predictability(TRACE),

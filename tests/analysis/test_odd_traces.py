@@ -72,6 +72,11 @@ ODD = {
     "one layer selected": lambda: encoder_decoder_trace().select(Selection(layers=("dec01",))),
 }
 FUNCTIONS = {
+    "token_churn": lambda trace: analysis.token_churn(trace, trace, prompt=trace.prompts["prompt"][0]),
+    "routing_distance": lambda trace: analysis.routing_distance(trace, trace, n_permutations=5),
+    "saturation_by_rank": lambda trace: analysis.saturation_by_rank(trace, trace),
+    "changed_prompts": lambda trace: analysis.changed_prompts(trace, trace),
+    "churn": lambda trace: analysis.churn(trace, trace),
     "context_independence": lambda trace: analysis.context_independence(trace),
     "repetition": lambda trace: analysis.repetition(trace),
     "next_layer_predictability": lambda trace: analysis.next_layer_predictability(trace),
@@ -130,6 +135,11 @@ FUNCTIONS = {
     "token_route": lambda trace: analysis.token_route(trace, trace.prompts["prompt"][0], position=0),
 }
 NEEDS_TOKENS = {
+    "token_churn",
+    "routing_distance",
+    "saturation_by_rank",
+    "changed_prompts",
+    "churn",
     "context_independence",
     "repetition",
     "next_layer_predictability",
@@ -169,7 +179,7 @@ NEEDS_TWO_PROMPTS = {"next_layer_predictability", "placement_what_if"}
 WITHOUT_SCORES = {"router_losses", "importance", "margins", "routing_entropy", "routing_entropy of weights"}
 MAY_REFUSE = {
     "counts only": NEEDS_TOKENS,
-    "nothing selected": {"margins", "router_losses", "routing_entropy", "token_route"},
+    "nothing selected": {"margins", "token_churn", "router_losses", "routing_entropy", "token_route"},
 }
 
 
