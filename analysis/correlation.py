@@ -15,7 +15,7 @@ from analysis.rates import group_rates
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
-__all__ = ["feature_correlation", "task_features"]
+__all__ = ["checked_features", "correlated_routes", "feature_correlation", "standardized", "task_features"]
 
 BATCH_CELLS = 1 << 22
 
@@ -37,7 +37,12 @@ def task_features(trace: RoutingTrace) -> pd.DataFrame:
 
 
 def feature_correlation(
-    trace: RoutingTrace, *, features: pd.DataFrame | None = None, n_permutations: int = 5000, seed: int = 0
+    trace: RoutingTrace,
+    *,
+    features: pd.DataFrame | None = None,
+    routes: xr.DataArray | None = None,
+    n_permutations: int = 5000,
+    seed: int = 0,
 ) -> xr.Dataset:
     """Pearson correlation over tasks of each expert's activation rate with features of the tasks.
 
@@ -52,6 +57,7 @@ def feature_correlation(
     Args:
         trace: the trace.
         features: index task, a numeric column each; by default the task types that several tasks share.
+        routes: (task, layer, expert), as `task_routes` gives them, instead of the recorded activation rates.
         n_permutations: deals for the null.
         seed: of the deals.
 
@@ -67,12 +73,12 @@ def feature_correlation(
         Westfall & Young 1993 (largest statistic over all tests).
     """
     given = task_features(trace) if features is None else features
-    table = _checked(given, trace)
-    rates = group_rates(trace, over="task")
-    shape = rates.rate_GLE.shape[1:]
-    scaled_SX = _standardized(rates.rate_GLE.reshape(len(trace.tasks), -1))
+    tasks, layers, rate_SLE = correlated_routes(trace, routes)
+    table = checked_features(given, tasks)
+    shape = rate_SLE.shape[1:]
+    scaled_SX = standardized(rate_SLE.reshape(len(tasks), -1))
     there_X = (scaled_SX != 0).any(axis=0)
-    feature_SF = _standardized(table.to_numpy(dtype=float))
+    feature_SF = standardized(table.to_numpy(dtype=float))
     r_FX = np.where(there_X, feature_SF.T @ scaled_SX, np.nan)
     varies_F = (feature_SF != 0).any(axis=0)
     r_FX[~varies_F] = np.nan
@@ -102,31 +108,46 @@ def feature_correlation(
         },
         coords={
             "feature": [str(name) for name in table.columns],
-            "layer": list(trace.layers),
-            "expert": np.arange(trace.n_experts),
+            "layer": layers,
+            "expert": np.arange(shape[1]),
         },
         attrs={
-            "n_tasks": len(trace.tasks),
+            "n_tasks": len(tasks),
             "n_permutations": n_permutations,
             "seed": seed,
-            "weighting": rates.weighting,
-            "measure": measure_of(trace),
+            "weighting": "tokens" if trace.level == "counts" and routes is None else "prompts",
+            "measure": measure_of(trace) if routes is None else "routes",
         },
     )
 
 
-def _checked(features: pd.DataFrame, trace: RoutingTrace) -> pd.DataFrame:
-    if lacking := [task for task in trace.tasks if task not in features.index]:
+def correlated_routes(
+    trace: RoutingTrace, routes: xr.DataArray | None
+) -> tuple[tuple[str, ...], list[str], np.ndarray]:
+    """Names of tasks and layers, and (task, layer, expert) how much each task uses each expert."""
+    if routes is None:
+        return trace.tasks, list(trace.layers), group_rates(trace, over="task").rate_GLE
+    tasks = tuple(str(name) for name in routes["task"].values)
+    return tasks, [str(label) for label in routes["layer"].values], routes.to_numpy().astype(float)
+
+
+def checked_features(features: pd.DataFrame, tasks: tuple[str, ...]) -> pd.DataFrame:
+    """The features of these tasks as numbers, in their order.
+
+    Raises:
+        SelectionError: a task has no row, or a column holds no numbers.
+    """
+    if lacking := [task for task in tasks if task not in features.index]:
         msg = f"The features have no row for the tasks {lacking}. Give every task of the trace a row."
         raise SelectionError(msg)
-    table = features.loc[list(trace.tasks)]
+    table = features.loc[list(tasks)]
     if wrong := [str(name) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]:
         msg = f"The features {wrong} are not numbers. Turn them into columns of 0 and 1."
         raise SelectionError(msg)
     return table.astype(float)
 
 
-def _standardized(values: np.ndarray) -> np.ndarray:
+def standardized(values: np.ndarray) -> np.ndarray:
     """Columns of mean 0 and length 1, so that a product of two is their r; 0 where a column does not vary.
 
     A task that a layer did not route says nothing there: it is put at the mean.
