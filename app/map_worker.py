@@ -1,4 +1,4 @@
-"""Make one map in a process of its own: `python -m app.map_worker FOLDER map|groups TRACE QUESTION`.
+"""Make one map in a process of its own: `python -m app.map_worker FOLDER map|groups|instances TRACE QUESTION`.
 
 UMAP compiles for tens of seconds when it is first imported, and would hold up every session of the server.
 """
@@ -10,10 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-from app.maps import make_groups, make_map
+from app.maps import make_groups, make_instances, make_map
 from routing import open_trace
 
-_MAKERS = {"map": make_map, "groups": make_groups}
+_MAKERS = {"map": make_map, "groups": make_groups, "instances": make_instances}
 
 
 def main(folder: str, kind: str, path: str, question: str) -> None:

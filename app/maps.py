@@ -13,6 +13,7 @@ import xarray as xr
 
 from analysis.agreement import Agreement, agreement
 from analysis.clustering import Clustering
+from analysis.instances import instance_map
 from analysis.maps import routing_clusters, routing_map, stored_map
 from analysis.projection import Projection
 from analysis.quality import MapQuality
@@ -26,7 +27,9 @@ __all__ = [
     "Mapped",
     "PromptGroups",
     "groups_or_job",
+    "instances_or_job",
     "make_groups",
+    "make_instances",
     "make_map",
     "strongest_groups",
     "umap_or_job",
@@ -85,6 +88,18 @@ def umap_or_job(trace: RoutingTrace, question: MapQuestion, *, jobs: Jobs) -> Pr
     return _read_map(job.folder) if job.state == "done" and job.folder is not None else job
 
 
+def instances_or_job(trace: RoutingTrace, *, seed: int, jobs: Jobs) -> Projection | Job:
+    """The UMAP of a retriever's instance vectors and prototypes if it was ever made, else the job that is making it.
+
+    Args:
+        trace: a trace on disk, with instance vectors.
+        seed: of UMAP.
+        jobs: of this server.
+    """
+    job = _job(trace, "instances", jobs=jobs, seed=seed)
+    return _read_map(job.folder) if job.state == "done" and job.folder is not None else job
+
+
 def groups_or_job(trace: RoutingTrace, *, values: Values, seed: int, jobs: Jobs) -> PromptGroups | Job:
     """Groups of prompts if they were ever found in this trace, else the job that is finding them.
 
@@ -106,7 +121,15 @@ def groups_or_job(trace: RoutingTrace, *, values: Values, seed: int, jobs: Jobs)
 
 def make_map(trace: RoutingTrace, folder: Path, **question: Any) -> None:
     """Make a UMAP; leave it beside the trace, and in a folder: a trace may lie where nothing can be written."""
-    made = routing_map(trace, method="umap", **question)
+    _leave(routing_map(trace, method="umap", **question), folder)
+
+
+def make_instances(trace: RoutingTrace, folder: Path, *, seed: int) -> None:
+    """Make a UMAP of instance vectors and prototypes; leave it beside the trace, and in a folder."""
+    _leave(instance_map(trace, method="umap", seed=seed), folder)
+
+
+def _leave(made: Projection, folder: Path) -> None:
     about = {"method": made.method, "options": made.options, "quality": asdict(made.quality), "note": made.note}
     made.points.to_parquet(folder / "points.parquet", index=False)
     _write_about(folder, about)

@@ -67,6 +67,21 @@ VIEWS = (
         load=partial(_view, "tokens"),
         needs=("assignments",),
     ),
+    View(
+        title="Unselected",
+        question="What did the router almost do?",
+        url="unselected",
+        icon=":material/alt_route:",
+        load=partial(_view, "unselected"),
+        needs=("assignments",),
+    ),
+    View(
+        title="Adapters",
+        question="Which adapter does each task get, and is it its own?",
+        url="adapters",
+        icon=":material/extension:",
+        load=partial(_view, "adapters"),
+    ),
 )
 
 

@@ -1,0 +1,122 @@
+"""What generated adapters say of a model, in sentences with their null or interval, in Markdown, texts escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from app.sentences import and_list, count, escaped, percent
+from routing import expert_name
+
+__all__ = ["PAIRS", "of_cosines", "of_ratios", "of_relations", "of_sites", "significance"]
+
+PAIRS = {
+    "embedding–adapter": "embeddings and adapters",
+    "embedding–weights": "embeddings and weights",
+    "adapter–weights": "adapters and weights",
+}
+
+
+def of_sites(table: pd.DataFrame) -> str:
+    """How many adapters there are, and where each is just another name for an expert or task.
+
+    Args:
+        table: of `distinct_adapters`.
+    """
+    trivial = [str(site) for site in table.index[table["bijection"].astype(bool)]]
+    total = count(int(table["n_adapters"].sum()), "adapter")
+    if len(trivial) == len(table):
+        word = "expert" if (table["top_k"] == 1).all() else "task"
+        return (
+            f"{total}, **one for each {word} of each layer by construction**: that points of one {word} coincide is "
+            "true of any such model, and where they lie is all that was learned."
+        )
+    told = f"{total} of {int(table['n_possible'].sum()):,} that are possible occur."
+    if trivial:
+        layers = and_list([escaped(each) for each in trivial])
+        told += f" In {layers} there is one for each expert or task by construction."
+    return told
+
+
+def of_cosines(values: np.ndarray) -> str:
+    """How far similarities reach.
+
+    Args:
+        values: (item, item), NaN of an item with itself.
+    """
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return "There is nothing to compare."
+    return f"Cosines from {known.min():.2f} to {known.max():.2f}, median {np.median(known):.2f}."
+
+
+def of_relations(table: pd.DataFrame, *, layer: str) -> str:
+    """Whether experts alike in one way are alike in another, in one layer and over all.
+
+    Args:
+        table: of `expert_relations`.
+        layer: that is shown.
+    """
+    told = []
+    here = table.xs(layer, level="layer")
+    for pair, row in here.iterrows():
+        if not np.isfinite(row["rho"]):
+            told.append(f"{PAIRS[str(pair)]}: {count(int(row['n_experts']), 'expert')} are too few to tell")
+            continue
+        told.append(
+            f"{PAIRS[str(pair)]} agree at ρ = **{row['rho']:.2f}** (Mantel; other names for the experts reach "
+            f"{row['null_95']:.2f} in one of twenty, p {significance(row['p_value'])})"
+        )
+    n_layers = table.index.get_level_values("layer").nunique()
+    over = []
+    if n_layers > 1:
+        for pair, rows in table.groupby("pair", sort=False):
+            n_beyond = int((rows["p_value"] <= 0.05).sum())
+            over.append(f"{PAIRS[str(pair)]} in {n_beyond} of {count(n_layers, 'layer')}")
+    together = f" At p ≤ 0.05: {and_list(over)}; chance gives one layer in twenty." if over else ""
+    return f"In {escaped(layer)}, {'; '.join(told)}.{together}"
+
+
+def of_ratios(table: pd.DataFrame, *, by: str, names: Mapping[str, Sequence[str]]) -> str:
+    """Where adapters add most and least.
+
+    Args:
+        table: of `adapter_ratios` by expert or by task.
+        by: "expert" or "task".
+        names: names of the experts of layers that have some.
+    """
+    known = table.dropna(subset=["ratio"])
+    if known.empty:
+        return "No adapter was applied, so there is no ratio."
+
+    def place(index: tuple[str, object]) -> str:
+        site, item = index
+        if by == "expert":
+            return escaped(expert_name(str(site), int(str(item)), names=names))
+        return f"{escaped(str(item))} at {escaped(str(site))}"
+
+    most, least = known["ratio"].idxmax(), known["ratio"].idxmin()
+    told = (
+        f"Adapters add most for {place(most)}: **{percent(known.loc[most, 'ratio'])}** of the norm that the layer gives"
+    )
+    told += _interval(known.loc[most])
+    if most == least:
+        return f"{told}."
+    apart = known.loc[most, "ratio_low"] > known.loc[least, "ratio_high"]
+    return (
+        f"{told}; least for {place(least)}, {percent(known.loc[least, 'ratio'])}{_interval(known.loc[least])}; "
+        f"{'the intervals are apart' if apart else 'the intervals overlap, so the order may be chance'}."
+    )
+
+
+def significance(p: float) -> str:
+    """A p-value with the digits that matter, to follow a p."""
+    return "unknown" if not np.isfinite(p) else "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _interval(row: pd.Series) -> str:
+    if not np.isfinite(row["ratio_low"]):
+        return ""
+    return f" (95\N{NO-BREAK SPACE}% {percent(row['ratio_low'])} to {percent(row['ratio_high'])})"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from app import cache, map_worker
+from routing import save_trace
+from tests.adapter_traces import hyper_moe_trace, pha_trace
+from tests.app.conftest import text_of
+from tests.traces import planted_trace
+
+
+def spec(page, key: str) -> dict:
+    (chart,) = (each for each in page.get("plotly_chart") if each.key == key)
+    return json.loads(chart.proto.spec or chart.proto.figure.spec)
+
+
+def keys(page) -> list[str]:
+    return [each.key for each in page.get("plotly_chart")]
+
+
+@pytest.mark.parametrize("hue", ["task", "type", "score"])
+def test_prototypes_examples_retrieval_and_likeness_of_a_pha_run(app_on, hue):
+    page = app_on(pha_trace(seed=0, n_prompts_a_task=12), "adapters", {"layout": "pca", "hue": hue})
+    assert not page.exception
+    assert keys(page) == [
+        "adapters_map",
+        "adapters_retrieval",
+        "adapters_centers",
+        "adapters_prototypes",
+        "adapters_alike",
+        "adapters_ratio",
+    ]
+    said = text_of(page)
+    assert "84 prompts and 6 prototypes" in said
+    assert "beyond what random deals of tasks reach" in said
+    assert "The own prototype is retrieved for **" in said
+    assert "1 task without a prototype has a row, too" in said
+    assert "tasks with like prototypes get like adapters at ρ = **" in said
+
+
+def test_without_structure_nothing_is_claimed(app_on):
+    page = app_on(pha_trace(seed=4, planted=False, n_prompts_a_task=12), "adapters", {"layout": "pca"})
+    assert not page.exception
+    assert "within what random deals of tasks reach" in text_of(page)
+
+
+def test_what_is_selected_is_framed_and_stands_out(app_on):
+    page = app_on(pha_trace(seed=0), "adapters", {"layout": "pca", "tasks": "facts"})
+    assert len(spec(page, "adapters_retrieval")["layout"]["shapes"]) == 1
+    picked = [each for each in spec(page, "adapters_map")["data"] if each.get("selectedpoints")]
+    assert sum(len(each["selectedpoints"]) for each in picked) == 8
+
+
+def test_adapters_of_selected_sets_are_elsewhere_and_a_plain_run_has_none(app_on, open_app, tmp_path):
+    page = app_on(hyper_moe_trace(seed=0), "adapters")
+    assert not page.exception
+    assert "They are on the Unselected view" in text_of(page)
+    save_trace(planted_trace(seed=0, n_prompts_a_task=2), tmp_path / "plain" / "run")
+    plain = open_app("adapters", runs=tmp_path / "plain")
+    assert not plain.exception
+    assert "PHA does: choose its sample" in text_of(plain)
+
+
+def test_a_umap_of_examples_is_asked_of_the_worker_that_makes_maps(app_on):
+    page = app_on(pha_trace(seed=0), "adapters", {"layout": "umap"})
+    cache.jobs().stop()
+    assert not page.exception
+    assert "meanwhile these are principal components" in text_of(page)
+    assert "instances" in map_worker._MAKERS
