@@ -19,7 +19,7 @@ from app.cli import cli
 from app.terminal import bytes_in_words, printable
 from routing import open_trace, save_trace
 from tests.tiny import save_tiny
-from tests.traces import planted_trace
+from tests.traces import null_trace, planted_trace
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -156,9 +156,11 @@ def test_only_recording_imports_torch() -> None:
 def test_an_interrupt_leaves_a_trace_that_can_be_opened(model: Path, tmp_path: Path) -> None:
     rows = [{"text": "word " * 40, "target": " x", "task": "long", "metric": "exact_match"} for _ in range(4000)]
     (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # A shell starts what runs in the background with interrupts ignored, and a child inherits that.
     program = """
-        import sys
+        import signal, sys
         from app.cli import main
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["routescope", *sys.argv[1:]]
         main()
     """
@@ -177,7 +179,10 @@ def test_an_interrupt_leaves_a_trace_that_can_be_opened(model: Path, tmp_path: P
         while not (log.exists() and log.read_text().count("crc32") >= 3) and time.monotonic() < deadline:
             time.sleep(0.1)
         child.send_signal(signal.SIGINT)
-        output, _ = child.communicate(timeout=60)
+        try:
+            output, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()
     assert child.returncode == 130, output
     assert "Traceback" not in output
     trace = open_trace(tmp_path / "trace")
@@ -185,3 +190,25 @@ def test_an_interrupt_leaves_a_trace_that_can_be_opened(model: Path, tmp_path: P
     assert not trace.provenance.complete
     assert f"The {trace.n_tokens:,} tokens recorded so far can be opened" in " ".join(output.split())
     assert "not finished" in " ".join(run("info", tmp_path / "trace").output.split())
+
+
+def test_findings_are_told_in_sentences_and_in_json(tmp_path: Path) -> None:
+    save_trace(planted_trace(seed=1, popular={(2, 3): 4.0}, n_tasks=3), tmp_path / "run")
+    told = run("findings", tmp_path / "run")
+    assert told.exit_code == 0, told.output
+    assert re.search(r"^ 1 L02·E3 takes [\d.]+ \[", told.output, re.MULTILINE)
+    assert "in the app: /load?layers=L02&experts=L02.E3" in told.output
+    assert "false-discovery rate of 5%" in told.output
+    document = json.loads(run("findings", tmp_path / "run", "--json").output)
+    first = document["findings"][0]
+    assert (first["kind"], first["view"], first["link"]) == ("uneven", "load", "/load?layers=L02&experts=L02.E3")
+    assert first["effect_low"] < first["effect"] < first["effect_high"]
+    assert first["q_value"] <= document["false_discovery_rate"]
+
+
+def test_findings_keep_silent_where_nothing_holds(tmp_path: Path) -> None:
+    save_trace(null_trace(seed=0, n_tasks=3), tmp_path / "null")
+    assert "Nothing holds up" in run("findings", tmp_path / "null").output
+    assert json.loads(run("findings", tmp_path / "null", "--json").output)["findings"] == []
+    refused = run("findings", tmp_path / "nowhere")
+    assert refused.exit_code == 2
