@@ -12,6 +12,7 @@ from analysis.confidence import margins, routing_entropy
 from analysis.convergence import load_convergence
 from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
+from analysis.differential import correctness_link, differential, paired_differential
 from analysis.distances import routing_distance
 from analysis.dynamics import over_training, saturation
 from analysis.experts import ExpertProfile, expert_profile
@@ -84,6 +85,8 @@ __all__ = [
     "coactivated_placement",
     "coactivation",
     "context_independence",
+    "correctness_link",
+    "differential",
     "distinct_adapters",
     "expert_load",
     "expert_profile",
@@ -112,6 +115,7 @@ __all__ = [
     "over_training",
     "overload_tasks",
     "overload_tokens",
+    "paired_differential",
     "partial_correlation",
     "pass_load",
     "path_entropy",

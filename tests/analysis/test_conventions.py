@@ -27,6 +27,9 @@ RETRIEVER, ROUTED = pha_trace(n_prompts_a_task=3), task_moe_trace(n_prompts_a_ta
 SIGNATURES = analysis.signatures(TRACE)
 PROMPT = TRACE.prompts["prompt"][0]
 CALLS = {
+    "correctness_link": lambda: analysis.correctness_link(TRACE, n_permutations=5),
+    "paired_differential": lambda: analysis.paired_differential(TRACE, TRACE, n_permutations=5),
+    "differential": lambda: analysis.differential(TRACE, [PROMPT], n_permutations=5),
     "routing_distance": lambda: analysis.routing_distance(TRACE, TRACE, n_permutations=5),
     "saturation_by_rank": lambda: analysis.saturation_by_rank(TRACE, TRACE),
     "token_churn": lambda: analysis.token_churn(TRACE, TRACE, prompt=PROMPT),
