@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis.measure import measure_of
+from analysis.measure import about
 from analysis.nulls import p_value
 from analysis.rates import group_rates
 from routing.errors import SelectionError
@@ -116,7 +116,7 @@ def feature_correlation(
             "n_permutations": n_permutations,
             "seed": seed,
             "weighting": "tokens" if trace.level == "counts" and routes is None else "prompts",
-            "measure": measure_of(trace) if routes is None else "routes",
+            **(about(trace) | ({} if routes is None else {"measure": "routes"})),
         },
     )
 

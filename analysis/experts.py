@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.counts import assignment_counts, routed_tokens
-from analysis.measure import ONE, fixed_weights, measure_of, rate_unit, share_unit
+from analysis.measure import ONE, about, fixed_weights, measure_of, rate_unit, share_unit
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
@@ -176,6 +176,7 @@ def _task_table(
             "share_of_tokens": tokens / tokens.sum() if tokens.sum() else np.full(len(rate), np.nan),
         }
     frame = pd.DataFrame(columns, index=pd.Index(list(trace.tasks), name="task"))
+    frame.attrs |= about(trace)
     frame.attrs["unit"] = {
         "n_prompts": "prompts",
         **dict.fromkeys(("rate", "rate_low", "rate_high"), rate_unit(trace)),

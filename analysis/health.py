@@ -90,7 +90,7 @@ def _busiest(trace: RoutingTrace, *, seed: int) -> Iterator[Verdict]:
     interval = f" [{sure:.2f}, {row['max_over_mean_high']:.2f}]"
     if not np.isfinite(sure):
         level, interval = ("good" if row["max_over_mean"] <= WATCH else "unknown"), ""
-    name = expert_name(layer, int(row["hottest"]))
+    name = expert_name(layer, int(row["hottest"]), names=trace.expert_names)
     yield Verdict(
         check="busiest",
         level=level,

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from analysis.balance import BALANCE_UNITS, balance_metrics
-from analysis.measure import measure_of, rate_unit, share_unit
+from analysis.measure import about, rate_unit, share_unit
 from analysis.rates import Over, group_of_prompt
 from analysis.scan import By, CountTable, count_table, prompt_blocks
 from routing.trace import RoutingTrace
@@ -117,7 +117,7 @@ def load_balance(
     layers_index = pd.Index(list(trace.layers), name="layer")
     index = pd.MultiIndex.from_product([table.groups, layers_index], names=[by, "layer"]) if by else layers_index
     frame = pd.DataFrame(columns, index=index)
-    frame.attrs["measure"] = measure_of(trace)
+    frame.attrs |= about(trace)
     frame.attrs["unit"] = {
         "n_experts": "experts",
         "n_tokens": "tokens",
@@ -173,9 +173,7 @@ def _labelled(
         "layer": list(trace.layers),
         "expert": np.arange(trace.n_experts),
     }
-    array = xr.DataArray(
-        values, dims=tuple(coords), coords=coords, name=name, attrs={"unit": unit, "measure": measure_of(trace)}
-    )
+    array = xr.DataArray(values, dims=tuple(coords), coords=coords, name=name, attrs={"unit": unit, **about(trace)})
     return array if by else array.isel(all=0, drop=True)
 
 

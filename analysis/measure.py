@@ -14,7 +14,7 @@ import numpy as np
 from routing.chunks import Chunk
 from routing.trace import RoutingTrace
 
-__all__ = ["ONE", "Measure", "fixed_weights", "measure_of", "rate_unit", "share_unit", "weighed"]
+__all__ = ["ONE", "Measure", "about", "fixed_weights", "measure_of", "rate_unit", "share_unit", "weighed"]
 
 Measure = Literal["assignments", "routed weight"]
 
@@ -29,6 +29,12 @@ def measure_of(trace: RoutingTrace) -> Measure:
     and counting says nothing: there the applied weights are added up instead.
     """
     return "routed weight" if trace.dense_routing and trace.storage.rows("weights") is not None else "assignments"
+
+
+def about(trace: RoutingTrace) -> dict[str, object]:
+    """What a table says of itself in its attributes: the measure, and names of experts where they have any."""
+    names = trace.expert_names
+    return {"measure": measure_of(trace), **({"expert_names": names} if names else {})}
 
 
 def rate_unit(trace: RoutingTrace) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from analysis.measure import measure_of, rate_unit
+from analysis.measure import about, rate_unit
 from analysis.nulls import Z_BINS, Dealer, PooledNull, q_values
 from analysis.rates import Over, group_of_prompt, group_rates, lift_of, mean_over_prompts, prompt_rates, type_of_group
 from analysis.scan import require_tokens
@@ -109,7 +109,7 @@ def specialization(
         },
         attrs={
             "over": over,
-            "measure": measure_of(trace),
+            **about(trace),
             "units": units,
             "n_permutations": n_permutations,
             "seed": seed,

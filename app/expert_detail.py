@@ -9,13 +9,13 @@ import streamlit as st
 
 from analysis.experts import ExpertProfile, expert_profile
 from app import cache, sentences
-from app.links import view_link
+from app.links import expert_link, view_link
 from app.panel import mode, panel
 from figures.bars import task_bars
 from figures.pieces import shown_piece, snippet
 from routing import Focus, RoutingTrace, Selection, expert_name
 
-__all__ = ["expert_detail"]
+__all__ = ["expert_detail", "task_panel", "token_table"]
 
 _SHOWN_TOKENS = 12
 _SHOWN_PROMPTS = 6
@@ -28,18 +28,31 @@ def expert_detail(trace: RoutingTrace, selection: Selection, *, expert: tuple[st
     profile = cache.answer(trace, expert_profile, within=within, layer=layer, expert=number)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _by_task(trace, profile, layer=layer, expert=number)
+        task_panel(trace, profile, layer=layer, expert=number, key="expert_tasks")
+        expert_link(trace, layer, number)
     with right:
-        _tokens(profile)
+        token_table(profile)
     if profile.prompts is not None:
         _prompts(profile.prompts, selection)
 
 
-def _by_task(trace: RoutingTrace, profile: ExpertProfile, *, layer: str, expert: int) -> None:
+def task_panel(
+    trace: RoutingTrace, profile: ExpertProfile, *, layer: str, expert: int, key: str, sentence: str = ""
+) -> None:
+    """Draw what an expert serves, task by task.
+
+    Args:
+        trace: the trace.
+        profile: of the expert.
+        layer: label of its layer.
+        expert: its number.
+        key: of the panel.
+        sentence: what else is to be said below it, in Markdown.
+    """
     table = profile.by_task.sort_values("rate", ascending=False, kind="stable")
     renamed = table.rename(columns={"rate": "value", "rate_low": "value_low", "rate_high": "value_high"})
     panel(
-        f"What {expert_name(layer, expert)} serves",
+        f"What {expert_name(layer, expert, names=trace.expert_names)} serves",
         task_bars(
             renamed,
             value_title="share of a task's tokens that choose it",
@@ -48,14 +61,15 @@ def _by_task(trace: RoutingTrace, profile: ExpertProfile, *, layer: str, expert:
             reference_name="all tokens",
             mode=mode(),
         ),
-        key="expert_tasks",
-        reading=sentences.of_profile(profile, layer=layer, expert=expert),
+        key=key,
+        reading=f"{sentences.of_profile(profile, layer=layer, expert=expert)} {sentence}".strip(),
         table=lambda: table.reset_index(),
         definitions=("expert_profile",),
     )
 
 
-def _tokens(profile: ExpertProfile) -> None:
+def token_table(profile: ExpertProfile) -> None:
+    """Draw the tokens that choose an expert most reliably."""
     st.markdown("#### Tokens that choose it most reliably")
     if profile.tokens is None:
         st.markdown("This run holds counts only; record it at level `assignments` to see tokens.")

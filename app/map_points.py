@@ -42,7 +42,11 @@ def described(
         return map_adapters.described_adapters(trace, points)
     names = []
     if of == "expert":
-        names = [expert_name(str(layer), int(e)) for layer, e in zip(points["layer"], points["expert"], strict=True)]
+        called = trace.expert_names
+        names = [
+            expert_name(str(layer), int(e), names=called)
+            for layer, e in zip(points["layer"], points["expert"], strict=True)
+        ]
     if of == "expert" and trace.level == "counts":
         return points.assign(name=names, text="", serves=None, lift=np.nan)
     if of == "expert":

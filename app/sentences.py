@@ -84,7 +84,7 @@ def of_balance(balance: pd.DataFrame, *, threshold: float) -> str:
     over = known.index[known["max_over_mean"] > threshold]
     factor, low, high = (float(worst[name]) for name in ("max_over_mean", "max_over_mean_low", "max_over_mean_high"))
     interval = f" (95 %: {low:.1f} to {high:.1f})" if np.isfinite(low) else ""
-    name = escaped(expert_name(layer, int(worst["hottest"])))
+    name = escaped(expert_name(layer, int(worst["hottest"]), names=balance.attrs.get("expert_names")))
     if not len(over):
         return (
             f"All {len(known)} layers are even: the busiest expert, **{name}**, takes {times(factor)} "
@@ -123,7 +123,7 @@ def of_drivers(profile: ExpertProfile, *, layer: str, expert: int) -> str:
     """Which task brings an expert more than its share of tokens."""
     table = profile.by_task
     known = table[np.isfinite(table["share_of_expert"])]
-    name = f"**{escaped(expert_name(layer, expert))}**"
+    name = f"**{escaped(expert_name(layer, expert, names=table.attrs.get('expert_names')))}**"
     if known.empty:
         return f"{name} was not chosen by any token."
     ratio = known["share_of_expert"] / known["share_of_tokens"]
@@ -140,7 +140,7 @@ def of_drivers(profile: ExpertProfile, *, layer: str, expert: int) -> str:
 def of_profile(profile: ExpertProfile, *, layer: str, expert: int) -> str:
     """What one expert serves, and whether the best task stands clear of the rest."""
     table = profile.by_task.dropna(subset=["rate"])
-    name = f"**{escaped(expert_name(layer, expert))}**"
+    name = f"**{escaped(expert_name(layer, expert, names=table.attrs.get('expert_names')))}**"
     if table.empty or profile.overall_rate == 0:
         return f"{name} was not chosen by any token of this selection."
     best = table["rate"].idxmax()
@@ -149,9 +149,12 @@ def of_profile(profile: ExpertProfile, *, layer: str, expert: int) -> str:
         f" (95 %: {percent(row['rate_low'])} to {percent(row['rate_high'])})" if np.isfinite(row["rate_low"]) else ""
     )
     clear = np.isfinite(row["rate_low"]) and row["rate_low"] > profile.overall_rate
+    if table.attrs.get("measure") == "routed weight":
+        uses, all_do = f"{percent(row['rate'])} of its weight goes to it", "of all weight"
+    else:
+        uses, all_do = f"{percent(row['rate'])} of its tokens choose it", "of all tokens"
     return (
-        f"{name} serves {escaped(str(best))} most: {percent(row['rate'])} of its tokens choose it{interval}, "
-        f"against {percent(profile.overall_rate)} of all tokens"
+        f"{name} serves {escaped(str(best))} most: {uses}{interval}, against {percent(profile.overall_rate)} {all_do}"
         + ("." if clear else "; the interval reaches what all tokens do, so this may be chance.")
     )
 

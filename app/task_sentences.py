@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -29,31 +31,45 @@ def of_lift(table: xr.Dataset) -> str:
     if not significant.any():
         return f"None of {int(tested.sum()):,} cells differs from the average beyond chance ({rule})."
     group, layer, expert = np.unravel_index(int(lift.argmax()), lift.shape)
-    name = escaped(expert_name(str(table["layer"].values[layer]), int(table["expert"].values[expert])))
+    name = escaped(
+        expert_name(
+            str(table["layer"].values[layer]),
+            int(table["expert"].values[expert]),
+            names=table.attrs.get("expert_names"),
+        )
+    )
     text = f"{share} ({rule}); the others are pale."
     if np.isfinite(lift[group, layer, expert]) and lift[group, layer, expert] > 0:
         who = escaped(str(table["group"].values[group]))
         rate = float(table["rate"].to_numpy()[group, layer, expert])
         factor = float(np.exp2(lift[group, layer, expert]))
-        text += (
-            f" The clearest preference: {who} uses **{name}** {times(factor)} as much as all prompts do, "
-            f"in {percent(rate)} of its tokens."
+        text += f" The clearest preference: {who} uses **{name}** {times(factor)} as much as all prompts do, " + (
+            f"with {percent(rate)} of its weight."
+            if table.attrs.get("measure") == "routed weight"
+            else f"in {percent(rate)} of its tokens."
         )
     return text
 
 
-def of_values(values: xr.DataArray, *, what: str) -> str:
+def of_values(values: xr.DataArray, *, what: str, names: Mapping[str, Sequence[str]] | None = None) -> str:
     """The largest cell of a table of shares.
 
     Args:
         values: (group, layer, expert) · shares.
         what: what a share is of, such as "of its tokens".
+        names: names of the experts of a layer, as in `trace.expert_names`.
     """
     known = values.to_numpy()
     if not np.isfinite(known).any():
         return "No token of this selection was routed."
     group, layer, expert = np.unravel_index(int(np.nanargmax(known)), known.shape)
-    name = escaped(expert_name(str(values["layer"].values[layer]), int(values["expert"].values[expert])))
+    name = escaped(
+        expert_name(
+            str(values["layer"].values[layer]),
+            int(values["expert"].values[expert]),
+            names=names,
+        )
+    )
     who = escaped(str(values[values.dims[0]].values[group]))
     return f"The largest cell: {who} sends {percent(float(known[group, layer, expert]))} {what} to **{name}**."
 
@@ -99,7 +115,13 @@ def of_features(table: xr.Dataset) -> str:
             missing.append(escaped(str(feature)))
             continue
         layer, expert = np.unravel_index(int(own.argmax()), own.shape)
-        name = escaped(expert_name(str(row["layer"].values[layer]), int(row["expert"].values[expert])))
+        name = escaped(
+            expert_name(
+                str(row["layer"].values[layer]),
+                int(row["expert"].values[expert]),
+                names=table.attrs.get("expert_names"),
+            )
+        )
         n_own = int(np.isfinite(own).sum())
         more = "" if n_own == 1 else f", and {count(n_own - 1, 'other')}"
         found.append(

@@ -11,6 +11,7 @@ import xarray as xr
 
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, color_of_task_types, finish
+from routing.selection import expert_name
 
 __all__ = ["feature_dots", "score_dots", "share_bars", "task_bars"]
 
@@ -169,7 +170,11 @@ def feature_dots(table: xr.Dataset, *, n_shown: int = 3, mode: Mode = "light") -
         places = [int(place) for place in order[:n_shown] if np.isfinite(r.ravel()[place])]
         names = [
             plotly_text(
-                f"{table['layer'].values[place // r.shape[1]]}·E{int(table['expert'].values[place % r.shape[1]])}"
+                expert_name(
+                    str(table["layer"].values[place // r.shape[1]]),
+                    int(table["expert"].values[place % r.shape[1]]),
+                    names=table.attrs.get("expert_names"),
+                )
             )
             for place in places
         ]

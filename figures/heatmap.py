@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
@@ -11,6 +11,7 @@ import xarray as xr
 from figures.grid import ColorScale, add_hatch, add_heatmap, log2_scale, outlines, thinned
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, finish
+from routing.selection import expert_name
 
 __all__ = ["layer_expert_heatmap", "load_heatmap"]
 
@@ -25,6 +26,7 @@ def load_heatmap(
     exists: xr.DataArray,
     selected: Iterable[tuple[str, int]] = (),
     beside: xr.DataArray | None = None,
+    names: Mapping[str, Sequence[str]] | None = None,
     mode: Mode = "light",
     largest_factor: float = 8.0,
 ) -> go.Figure:
@@ -37,6 +39,7 @@ def load_heatmap(
         exists: (layer, expert) · which experts a layer has.
         selected: experts to frame, as (layer, expert).
         beside: the load of another run that is drawn on the same scale.
+        names: names of the experts of a layer, as in `trace.expert_names`.
         mode: light or dark.
         largest_factor: the scale ends here at the latest.
     """
@@ -50,7 +53,9 @@ def load_heatmap(
         exists=exists,
         selected=selected,
         mode=mode,
-        hover="<b>%{y}·E%{x}</b><br>%{customdata[0]:.2f} × the even share<br>%{customdata[1]:.2%} of assignments",
+        hover="<b>%{text}</b><br>%{customdata[0]:.2f} × the even share<br>%{customdata[1]:.2%} of "
+        + ("weight" if load.attrs.get("measure") == "routed weight" else "assignments"),
+        names=names,
         customdata=np.stack([factor, share], axis=-1).astype(np.float32),
     )
     rows, columns = np.nonzero(idle)
@@ -75,6 +80,7 @@ def layer_expert_heatmap(
     hover: str,
     customdata: np.ndarray | None = None,
     selected: Iterable[tuple[str, int]] = (),
+    names: Mapping[str, Sequence[str]] | None = None,
     mode: Mode = "light",
 ) -> go.Figure:
     """A number for each expert, layers downward in the order of the model.
@@ -85,9 +91,10 @@ def layer_expert_heatmap(
         table: (layer, expert) · the numbers, NaN where there is none.
         scale: how they become colors.
         exists: (layer, expert) · which experts a layer has.
-        hover: Plotly hover template; y is the row and x the expert.
+        hover: Plotly hover template; text is the name of the expert.
         customdata: layers × experts × fields, for the hover.
         selected: experts to frame, as (layer, expert).
+        names: names of the experts of a layer, as in `trace.expert_names`.
         mode: light or dark.
     """
     table = table.transpose("layer", "expert")
@@ -95,16 +102,21 @@ def layer_expert_heatmap(
     n_experts = table.sizes["expert"]
     figure = go.Figure()
     absent = ~exists.transpose("layer", "expert").to_numpy()
-    # The hover names the layer, so the rows' labels travel with the cells.
-    named = hover.replace("%{y}", "%{text}")
     add_heatmap(
         figure,
         table.to_numpy(),
-        hover=named,
+        hover=hover,
         customdata=customdata,
         gaps=(1, 1) if n_experts <= 128 else (0, 1),
     )
-    figure.data[0].text = np.repeat(np.array(layers, dtype=object)[:, None], n_experts, axis=1)
+    # The hover names the expert, so the names travel with the cells.
+    figure.data[0].text = np.array(
+        [
+            [plotly_text(expert_name(str(label), expert, names=names)) for expert in range(n_experts)]
+            for label in table["layer"].values
+        ],
+        dtype=object,
+    )
     add_hatch(figure, absent, mode=mode, name="not in this layer")
     add_hatch(figure, ~absent & ~np.isfinite(table.to_numpy()), mode=mode, name="no tokens")
     numbers = {str(label): row for row, label in enumerate(table["layer"].values)}

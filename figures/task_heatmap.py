@@ -13,6 +13,7 @@ from scipy.cluster.hierarchy import dendrogram
 from figures.grid import ColorScale, add_hatch, add_heatmap, outlines, thinned
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, color_of_task_types, finish
+from routing.selection import expert_name
 
 __all__ = ["Cells", "cells_of", "task_expert_heatmap"]
 
@@ -122,6 +123,7 @@ def task_expert_heatmap(
     row_tree: np.ndarray | None = None,
     blocks: bool = True,
     selected: Iterable[tuple[str, int]] = (),
+    names: Mapping[str, Sequence[str]] | None = None,
     mode: Mode = "light",
 ) -> go.Figure:
     """Groups down, experts across, with a strip of task types and the tree that ordered the rows.
@@ -136,6 +138,7 @@ def task_expert_heatmap(
         row_tree: linkage (scipy) over the rows as arranged before ordering; its leaves must come in row order.
         blocks: columns are in model order, so layers form blocks with a divider and a name.
         selected: experts to frame.
+        names: names of the experts of a layer, as in `trace.expert_names`.
         mode: light or dark.
     """
     n_rows, n_columns = cells.values.shape
@@ -150,7 +153,7 @@ def task_expert_heatmap(
         muted=muted,
         gaps=(1 if n_columns <= 64 else 0, 1),
     )
-    texts = _names(cells)
+    texts = _names(cells, names)
     for trace in figure.data:
         trace.text = texts
     types = [task_types.get(group, "other") for group in cells.groups]
@@ -190,10 +193,12 @@ def _most_telling(values: np.ndarray, pale: np.ndarray | None, *, starts: np.nda
     return starts + within
 
 
-def _names(cells: Cells) -> np.ndarray:
+def _names(cells: Cells, called: Mapping[str, Sequence[str]] | None) -> np.ndarray:
     # An array of objects: Plotly looks at every item of a list of lists, in Python.
     groups = np.array([plotly_text(group) for group in cells.groups], dtype=object)
-    experts = np.array([f" · {plotly_text(layer)}·E{expert}" for layer, expert in cells.experts], dtype=object)
+    experts = np.array(
+        [f" · {plotly_text(expert_name(layer, expert, names=called))}" for layer, expert in cells.experts], dtype=object
+    )
     names: np.ndarray = groups[:, None] + experts[cells.source]
     return names
 

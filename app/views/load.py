@@ -117,6 +117,7 @@ def _heatmap(
             exists=trace.expert_exists.sel(layer=layers),
             selected=selection.experts,
             beside=None if other is None else other.load,
+            names=trace.expert_names,
             mode=mode(),
         ),
         key="load_heatmap",
@@ -185,7 +186,7 @@ def _drivers(trace: RoutingTrace, selection: Selection, within: Selection, *, ba
     profile = cache.answer(trace, expert_profile, within=replace(within, layers=()), layer=layer, expert=expert)
     which = "The picked expert" if selection.experts else "The busiest expert"
     panel(
-        f"{which}, {expert_name(layer, expert)}: which tasks bring it work",
+        f"{which}, {expert_name(layer, expert, names=trace.expert_names)}: which tasks bring it work",
         share_bars(profile.by_task, task_types=trace.task_types, mode=mode()),
         key="load_drivers",
         reading=sentences.of_drivers(profile, layer=layer, expert=expert),
@@ -205,7 +206,10 @@ def _idle(trace: RoutingTrace, within: Selection) -> None:
     if not idle.empty:
         shown = pd.DataFrame(
             {
-                "expert": [expert_name(*each) for each in zip(idle["layer"], idle["expert"], strict=True)],
+                "expert": [
+                    expert_name(*each, names=trace.expert_names)
+                    for each in zip(idle["layer"], idle["expert"], strict=True)
+                ],
                 "tokens": idle["n_tokens"],
                 "prompts": idle["n_prompts"],
                 "chance by tokens": idle["chance_idle"].map(sentences.chance),

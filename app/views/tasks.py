@@ -99,12 +99,13 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: _Asked) -> None:
     whole = not selection.tasks and asked.rows == "clustered" and asked.over == "task"
     figure = task_expert_heatmap(
         cells,
-        scale=_scale(cells, asked),
-        value_text=_hover(asked, tested=n_permutations > 0),
+        scale=_scale(cells, asked, unit=str(values.attrs.get("unit", "share"))),
+        value_text=_hover(asked, tested=n_permutations > 0, weighed=_weighed(special)),
         task_types=trace.task_types if asked.over == "task" else {name: name for name in groups},
         row_tree=_order(trace, selection, asked).order.linkage if whole else None,
         blocks=asked.columns == "layer",
         selected=selection.experts,
+        names=trace.expert_names,
         mode=mode(),
     )
 
@@ -180,26 +181,35 @@ def _load(trace: RoutingTrace, asked: _Asked, *, groups: list[str], layers: list
     return load.rename({asked.over: "group"}).sel(group=groups, layer=layers)
 
 
-def _scale(cells: Cells, asked: _Asked) -> ColorScale:
+def _weighed(special: xr.Dataset) -> bool:
+    return special.attrs.get("measure") == "routed weight"
+
+
+def _scale(cells: Cells, asked: _Asked, *, unit: str) -> ColorScale:
     if asked.values == "lift":
         counted = cells.values if cells.muted is None else cells.values[~cells.muted]
         # One cell in twenty may pass the ends: a task that shuns an expert altogether must not pale all others.
         return log2_scale([counted], title="use ÷ overall use", most=_MOST_DOUBLINGS, quantile=0.95)
-    title = "share of tokens" if asked.values == "rate" else "share of assignments"
-    return ColorScale(title=title, low=0.0, high=float(np.nanmax(cells.values, initial=0.01)), tick_format=".0%")
+    return ColorScale(title=unit, low=0.0, high=float(np.nanmax(cells.values, initial=0.01)), tick_format=".0%")
 
 
-def _hover(asked: _Asked, *, tested: bool) -> str:
+def _hover(asked: _Asked, *, tested: bool, weighed: bool) -> str:
     chance = "<br>q %{customdata[2]:.3f} against shuffled prompts" if tested else ""
-    lines = "×%{customdata[0]:.2f} its overall use<br>%{customdata[1]:.1%} of the tokens" + chance
-    return "%{z:.1%} of the layer's assignments<br>" + lines if asked.values == "load" else lines
+    lines = (
+        "×%{customdata[0]:.2f} its overall use<br>%{customdata[1]:.1%} of the "
+        + ("weight" if weighed else "tokens")
+        + chance
+    )
+    of_layer = f"%{{z:.1%}} of the layer's {'weight' if weighed else 'assignments'}<br>"
+    return of_layer + lines if asked.values == "load" else lines
 
 
 def _reading(special: xr.Dataset, values: xr.DataArray, asked: _Asked) -> str:
     if asked.values == "lift":
         return task_sentences.of_lift(special)
-    what = "of its tokens" if asked.values == "rate" else "of its assignments in that layer"
-    return task_sentences.of_values(values, what=what)
+    of = ("weight", "weight") if _weighed(special) else ("tokens", "assignments")
+    what = f"of its {of[0]}" if asked.values == "rate" else f"of its {of[1]} in that layer"
+    return task_sentences.of_values(values, what=what, names=special.attrs.get("expert_names"))
 
 
 def _pooling(cells: Cells) -> str:
