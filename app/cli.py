@@ -1,4 +1,4 @@
-"""The command line: ``routescope record | info | verify | pack | app``."""
+"""The command line: ``routescope record | info | verify | pack | findings | app``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.recordings import Request
+from app.telling import findings_command
 from app.terminal import RecordingBar, bytes_in_words, info_screen, printable
 from routing import RoutingError, open_trace, pack_trace, read_tasks, summary, verify_trace
 
@@ -178,6 +179,9 @@ def pack(
     pack_trace(source, target)
     before, after = (summary(open_trace(path)).disk_bytes or 0 for path in (source, target))
     out.print(f"{bytes_in_words(before)} → {bytes_in_words(after)} in {escape(printable(str(target)))}")
+
+
+cli.command("findings")(_in_sentences(findings_command))
 
 
 @cli.command()

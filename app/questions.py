@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,11 +11,12 @@ import xarray as xr
 
 from analysis.agreement import ExpertTaskTypes, expert_task_types
 from analysis.clustering import Clustering, clusters
+from analysis.findings import Finding, findings
 from analysis.hierarchy import Order, hierarchical_order
 from analysis.signatures import signatures
 from routing import RoutingTrace
 
-__all__ = ["ExpertGroups", "ExpertOrder", "TaskOrder", "expert_groups", "expert_order", "task_order"]
+__all__ = ["ExpertGroups", "ExpertOrder", "TaskOrder", "expert_groups", "expert_order", "findings_since", "task_order"]
 
 Values = Literal["lift", "load", "rate"]
 
@@ -103,3 +105,12 @@ def _members(table: xr.DataArray, labels: xr.DataArray) -> tuple[tuple[tuple[str
             tuple((str(table["layer"].values[place]), int(table["expert"].values[place])) for place in nearest)
         )
     return tuple(found)
+
+
+def findings_since(traces: Mapping[str, RoutingTrace]) -> list[Finding]:
+    """What stands out in the run "now", and what changed in it since the run "before".
+
+    Returns:
+        (finding) · list of Finding · strength descending.
+    """
+    return findings(traces["now"], before=traces["before"])

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 import streamlit as st
 
-from analysis.findings import findings
+from analysis.findings import Finding, findings
+from analysis.findings.control import LEVEL
 from analysis.scores import task_scores
-from app import cache, sentences
+from app import cache, sentences, state
 from app.links import view_link
-from app.panel import empty, mode, panel
+from app.panel import data_popover, definitions_popover, empty, mode, panel
+from app.questions import findings_since
+from app.runs import snapshots
+from app.telling import link_of
 from app.terminal import bytes_in_words
 from app.training import CURVES, training_panels
 from app.trust import checks
@@ -89,21 +94,53 @@ def _provenance(found: TraceSummary) -> str:
 
 def _findings(trace: RoutingTrace) -> None:
     st.subheader("What stands out", anchor=False)
-    if trace.level == "counts":
-        empty("Findings need single tokens, and this run holds counts.", "Record it at level `assignments` or `full`.")
-        return
+    before = _earlier(trace)
     with st.spinner("Looking for what stands out …"):
-        found = cache.answer(trace, findings)
+        found = (
+            cache.answer(trace, findings)
+            if before is None
+            else cache.answer_over({"now": trace, "before": before}, findings_since)
+        )
     if not found:
         st.markdown("Nothing beyond what chance gives: load is even, and no expert prefers a task.")
     for finding in found[:_MOST_FINDINGS]:
-        view_link(
-            finding.view,
-            sentences.escaped(finding.sentence),
-            icon=":material/arrow_forward:",
-            selection=Selection.from_query(finding.selection_query, trace, missing="drop"),
-        )
-    st.caption("Each sentence beat its own chance level, and opens the view that shows it.")
+        with st.container(gap=None):
+            view_link(
+                finding.view,
+                sentences.escaped(finding.sentence),
+                icon=":material/arrow_forward:",
+                selection=Selection.from_query(finding.selection_query, trace, missing="drop"),
+            )
+            st.caption(sentences.escaped(finding.uncertainty))
+    rest = found[_MOST_FINDINGS:]
+    more = f" {sentences.count(len(rest), 'weaker one')} in “Data”." if rest else ""
+    st.caption(
+        "Strongest first, each a link to the view that shows it. Of all questions asked for this list, what is said "
+        f"here beats chance at a false-discovery rate of {LEVEL:.0%}.{more}"
+    )
+    with st.container(horizontal=True, gap="small"):
+        definitions_popover(("findings",), key="findings")
+        data_popover(lambda: _table(found), key="findings")
+
+
+def _earlier(trace: RoutingTrace) -> RoutingTrace | None:
+    """The snapshot that the reader compares with, None for none."""
+    run = cache.run_of(trace)
+    earlier = {str(each.step): each for each in snapshots(cache.runs(), run) if each.path != run.path} if run else {}
+    if run is not None and run.step is not None:
+        earlier = {step: each for step, each in earlier.items() if (each.step or 0) < (run.step or 0)}
+    if not earlier:
+        return None
+    steps = ["none", *earlier]
+    shown = {"none": "nothing earlier"} | {step: f"step {int(step):,}" for step in earlier}
+    step = state.choose("Compared with", steps, name="since", shown=shown.__getitem__, kind="select")
+    return None if step == "none" else cache.trace_of(earlier[step])
+
+
+def _table(found: Sequence[Finding]) -> pd.DataFrame:
+    columns = ["kind", "sentence", "effect", "effect_low", "effect_high", "unit", "strength", "p_value", "q_value"]
+    rows = [{name: getattr(each, name) for name in columns} | {"link": link_of(each)} for each in found]
+    return pd.DataFrame(rows, columns=[*columns, "link"])
 
 
 def _trust(found: TraceSummary) -> None:

@@ -36,6 +36,31 @@ def test_where_nothing_stands_out_it_says_so(app_on):
     assert "Nothing beyond what chance gives" in text_of(page)
 
 
+def test_findings_say_how_sure_they_are_and_offer_their_table(open_app):
+    page = open_app("overview", {"run": "skewed"})
+    said = text_of(page)
+    assert "against 1\\.5 times the mean" in said
+    assert "false-discovery rate of 5%" in said
+
+
+def test_counts_alone_have_findings_of_load(app_on):
+    trace = counted(planted_trace(seed=1, popular={(2, 3): 4.0}, **SHAPE))
+    page = app_on(trace)
+    assert not page.exception
+    assert any(link.proto.label.startswith("L02·E3 takes") for link in page.get("page_link"))
+
+
+def test_what_changed_since_an_earlier_snapshot(open_app, tmp_path):
+    shape = SHAPE | {"n_prompts_a_task": 8, "specialists": {}}
+    save_trace(planted_trace(seed=3, **shape), tmp_path / "model" / "step-100")
+    save_trace(planted_trace(seed=3, popular={(1, 5): 2.0}, **shape), tmp_path / "model" / "step-1000")
+    query = {"run": "model/step-1000", "since": "100"}
+    page = open_app("overview", query, runs=tmp_path)
+    assert not page.exception
+    labels = [link.proto.label for link in page.get("page_link")]
+    assert any(label.startswith("L01·E5 is chosen") and "as often as before" in label for label in labels)
+
+
 def test_scores_follow_the_task_filter(open_app):
     page = open_app("overview", {"run": "even", "tasks": "facts,spans"})
     chart = next(each for each in page.get("plotly_chart") if each.key == "overview_scores")
