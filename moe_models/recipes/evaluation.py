@@ -1,7 +1,9 @@
 """Scores per task on held-out rows: options by likelihood, answers by greedy decoding; and the load meanwhile."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from transformers import OlmoeForCausalLM, PreTrainedTokenizerFast
 
@@ -9,7 +11,7 @@ from .architecture import hidden_states
 from .balance import assignment_counts, max_over_mean
 from .batches import encoded_documents
 from .corpus import Row, completion_of, prompt_of
-from .scoring import LONG_TASKS, mean, scores_by_task
+from .scoring import LONG_TASKS, scores_by_task
 
 _LONG_ANSWER_TOKENS, _SHORT_ANSWER_TOKENS = 96, 40
 _TOKENS_A_PASS = {"cuda": 65_536, "cpu": 4_096}
@@ -17,29 +19,57 @@ _TOKENS_A_PASS = {"cuda": 65_536, "cpu": 4_096}
 Document = tuple[list[int], int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PromptReadings:
+    """What one pass over rows tells.
+
+    Attributes:
+        hit: (row,) whether each token of the answer is the likeliest after those before it.
+        written: (row,) nats a token of the answer, its end token included.
+        read: (row,) nats a token of the prompt, after its first.
+        load: load of each layer's fullest expert over the mean.
+    """
+
+    hit: np.ndarray
+    written: np.ndarray
+    read: np.ndarray
+    load: list[float]
+
+
 @torch.inference_mode()
+def prompt_readings(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> PromptReadings:
+    """Return losses row by row, and the load."""
+    documents = _documents(model, tokenizer, [(row, row.output) for row in rows])
+    hit, nlls = np.zeros(len(rows), dtype=bool), np.zeros((2, len(rows)))
+    counts = torch.zeros((), dtype=torch.int64, device=model.device)
+    for numbers, tokens, written, valid in _padded(documents, model=model, padding=tokenizer.pad_token_id):
+        logits, router_logits = _logits(model, tokens, valid)
+        targets = tokens.roll(-1, dims=1).long()
+        nll = torch.nn.functional.cross_entropy(logits.float().mT, targets, reduction="none")
+        hit[numbers] = ~((logits.argmax(-1) != targets) & written).any(1).cpu().numpy()
+        # The last token of a row predicts nothing; the others predict the answer or the rest of the prompt.
+        read = valid & valid.roll(-1, dims=1) & ~written
+        read[:, -1] = False
+        for place, kind in enumerate((written, read)):
+            nlls[place, numbers] = ((nll * kind).sum(1) / kind.sum(1).clamp(min=1)).cpu().numpy()
+        counts = counts + assignment_counts(router_logits, valid.reshape(-1), top_k=model.config.num_experts_per_tok)
+    load = [round(float(ratio), 2) for ratio in max_over_mean(counts)]
+    return PromptReadings(hit=hit, written=nlls[0], read=nlls[1], load=load)
+
+
 def quick_check(model: OlmoeForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Row]) -> dict[str, object]:
     """Return exact matches and the answers' mean nll per task, and the load per layer, from one pass over rows.
 
     A greedy answer equals the target exactly when each target token is the likeliest after those before it, so
     exact match needs no decoding.
     """
-    documents = _documents(model, tokenizer, [(row, row.output) for row in rows])
-    found: dict[str, list[tuple[float, float]]] = {}
-    counts = torch.zeros((), dtype=torch.int64, device=model.device)
-    for numbers, tokens, written, valid in _padded(documents, model=model, padding=tokenizer.pad_token_id):
-        logits, router_logits = _logits(model, tokens, valid)
-        targets = tokens.roll(-1, dims=1).long()
-        nll = torch.nn.functional.cross_entropy(logits.float().mT, targets, reduction="none")
-        wrong = ((logits.argmax(-1) != targets) & written).any(1)
-        mean_nll = (nll * written).sum(1) / written.sum(1)
-        counts = counts + assignment_counts(router_logits, valid.reshape(-1), top_k=model.config.num_experts_per_tok)
-        for n, missed, value in zip(numbers, wrong.tolist(), mean_nll.tolist(), strict=True):
-            found.setdefault(rows[n].task, []).append((float(not missed), value))
+    readings = prompt_readings(model, tokenizer, rows)
+    tasks = np.array([row.task for row in rows])
+    of_task = {task: tasks == task for task in sorted({row.task for row in rows})}
     return {
-        "dev_exact": {task: round(mean([hit for hit, _ in pairs]), 3) for task, pairs in sorted(found.items())},
-        "dev_nll": {task: round(mean([nll for _, nll in pairs]), 3) for task, pairs in sorted(found.items())},
-        "dev_load": [round(float(ratio), 2) for ratio in max_over_mean(counts)],
+        "dev_exact": {task: round(float(readings.hit[its].mean()), 3) for task, its in of_task.items()},
+        "dev_nll": {task: round(float(readings.written[its].mean()), 3) for task, its in of_task.items()},
+        "dev_load": readings.load,
     }
 
 

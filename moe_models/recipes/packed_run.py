@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,8 +88,16 @@ def trained_run(
     model: OlmoeForCausalLM,
     *,
     treatment: Callable[[str, torch.nn.Parameter], Treatment] = moe_treatment,
+    identity: Mapping[str, Any] | None = None,
 ) -> TrainingRun | None:
-    """Train a new model, moved to its device, and return its run; None if it stopped before the last step."""
+    """Train a new model, moved to its device, and return its run; None if it stopped before the last step.
+
+    Args:
+        prepared: what the run needs beside its model.
+        model: the model, fresh.
+        treatment: how the parameter of a name is stepped.
+        identity: options of the model that a resumed run must share.
+    """
     options, corpus = prepared.options, prepared.corpus
     model = model.to(prepared.device, torch.bfloat16 if prepared.device.type == "cuda" else torch.float32)
     print(f"{n_parameters(model):,} parameters, {len(prepared.tokenizer):,} tokens, on {prepared.device}", flush=True)
@@ -103,6 +111,7 @@ def trained_run(
         options=training_options(options),
         folder=options.out / "run",
         check=lambda trained: _told(quick_check(trained, prepared.tokenizer, checked)),
+        identity=identity,
     )
     if options.resume and run.resume():
         print(f"resumed at step {run.step}", flush=True)

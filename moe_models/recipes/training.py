@@ -5,7 +5,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,6 +58,7 @@ class TrainingRun:
         options: how to train.
         folder: where state and snapshots go.
         check: called with the model every ``check_every`` steps; what it returns is kept in the curve.
+        identity: what else, beside the objective's options, learning rate and seed, a resumed run must share.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class TrainingRun:
         options: TrainingOptions,
         folder: Path,
         check: Callable[[PreTrainedModel], dict[str, Any]],
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.step, self.curve, self.seconds = model, 0, [], 0.0
         self.resumed_at: list[int] = []
         self._dataset, self._schedule, self._options = dataset, schedule, options
         self._objective, self._optimizer = objective, optimizer
         self._folder, self._check = folder, check
+        self._more_identity = dict(identity or {})
 
     @property
     def device(self) -> torch.device:
@@ -168,7 +171,8 @@ class TrainingRun:
     def _identity(self) -> dict[str, Any]:
         """Return the options that a resumed run must share with the run it goes on with."""
         options = self._options
-        return {**self._objective.identity(), "learning_rate": options.learning_rate, "seed": options.seed}
+        own = {"learning_rate": options.learning_rate, "seed": options.seed}
+        return {**self._objective.identity(), **self._more_identity, **own}
 
     def _fastest_loss(self) -> Callable[[PreTrainedModel, Batch], tuple[dict[str, torch.Tensor], Any]]:
         """Return the loss function, compiled where that works and is asked for or worth trying."""
