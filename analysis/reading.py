@@ -16,7 +16,7 @@ from routing.facts import LayerFacts
 from routing.selection import Selection
 from routing.trace import RoutingTrace
 
-__all__ = ["prompt_tokens", "token_experts", "token_route"]
+__all__ = ["prompt_tokens", "token_adapters", "token_experts", "token_route"]
 
 
 def prompt_tokens(trace: RoutingTrace, prompt: str) -> pd.DataFrame:
@@ -101,26 +101,66 @@ def token_route(trace: RoutingTrace, prompt: str, *, position: int, stack: str |
         TraceError: the trace holds counts only.
     """
     part = _of_prompt(trace, prompt)
-    chunk = _all_of(part)
-    here = np.zeros(0, dtype=np.int64)
-    if chunk is not None:
-        found = chunk.position == position
-        if stack is not None:
-            found &= np.array([part.stacks[code] == stack for code in chunk.stack])
-        here = np.flatnonzero(found)
-    if chunk is None or not here.size:
-        n_tokens = 0 if chunk is None else chunk.n_tokens
-        where = "" if stack is None else f" in the stack {stack!r}"
-        msg = (
-            f"The prompt {prompt!r} has no position {position}{where}; it has {n_tokens} tokens. "
-            "Choose one that `prompt_tokens` lists."
-        )
-        raise SelectionError(msg)
+    chunk, here = _at(part, position=position, stack=stack, fields=_FIELDS)
     rows = [row for token in here for row in _route(part, chunk, int(token))]
     frame = pd.DataFrame(rows, columns=["layer", "rank", "expert", "score", "weight", "selected", "dropped", "margin"])
     frame = frame.astype({"dropped": "boolean"})
     frame.attrs["unit"] = {"score": "score", "weight": "weight", "margin": "score"}
     return frame
+
+
+def token_adapters(trace: RoutingTrace, prompt: str, *, position: int, stack: str | None = None) -> pd.DataFrame:
+    """What generated adapters added to one token, site by site.
+
+    - `ratio`: norm of what the adapter added over the norm of the output that it was added to.
+    - `key`: what the adapter was made from: the selected set of experts, a task or a prompt.
+
+    Returns:
+        site (index) · adapter, key, ratio · ratio 0 and up, NaN where no adapter was applied; no rows for a trace
+        without adapters.
+
+    Raises:
+        SelectionError: the trace has no such prompt, or the prompt no such position.
+        TraceError: the trace holds counts only.
+    """
+    part = _of_prompt(trace, prompt)
+    chunk, here = _at(part, position=position, stack=stack, fields=("adapter_index", "adapter_ratio"))
+    sites = [site.label for site in part.adapters.sites] if part.adapters is not None else []
+    index, ratio = np.full(len(sites), -1), np.full(len(sites), np.nan, dtype=np.float32)
+    for token in here:
+        if chunk.adapter_index is not None:
+            index = np.where(index < 0, chunk.adapter_index[token], index)
+        if chunk.adapter_ratio is not None:
+            ratio = np.where(np.isnan(ratio), chunk.adapter_ratio[token].astype(np.float32), ratio)
+    keys = part.adapters.table["key"].reindex(index).to_numpy(dtype=object) if part.adapters is not None else []
+    frame = pd.DataFrame(
+        {"adapter": index, "key": [None if pd.isna(key) else str(key) for key in keys], "ratio": ratio},
+        index=pd.Index(sites, name="site"),
+    )
+    frame.attrs["unit"] = {"ratio": "share of the norm"}
+    return frame
+
+
+_FIELDS = ("experts", "scores", "weights", "dropped", "logits")
+
+
+def _at(part: RoutingTrace, *, position: int, stack: str | None, fields: tuple[str, ...]) -> tuple[Chunk, np.ndarray]:
+    """One prompt's chunk, and its rows at a position."""
+    chunk = next(iter(part.chunks(fields=fields, n_tokens=max(1, part.n_tokens))), None)
+    if chunk is not None:
+        found = chunk.position == position
+        if stack is not None:
+            found &= np.array([part.stacks[code] == stack for code in chunk.stack])
+        if found.any():
+            return chunk, np.flatnonzero(found)
+    n_tokens = 0 if chunk is None else chunk.n_tokens
+    where = "" if stack is None else f" in the stack {stack!r}"
+    prompt = part.prompts["prompt"].iloc[0]
+    msg = (
+        f"The prompt {prompt!r} has no position {position}{where}; it has {n_tokens} tokens. "
+        "Choose one that `prompt_tokens` lists."
+    )
+    raise SelectionError(msg)
 
 
 def _route(part: RoutingTrace, chunk: Chunk, token: int) -> list[dict[str, object]]:
@@ -158,8 +198,7 @@ def _of_prompt(trace: RoutingTrace, prompt: str) -> RoutingTrace:
 
 def _all_of(part: RoutingTrace) -> Chunk | None:
     """The prompt as one chunk; None if it has no tokens."""
-    fields = ("experts", "scores", "weights", "dropped", "logits")
-    return next(iter(part.chunks(fields=fields, n_tokens=max(1, part.n_tokens))), None)
+    return next(iter(part.chunks(fields=_FIELDS, n_tokens=max(1, part.n_tokens))), None)
 
 
 def _facts_of(trace: RoutingTrace, layer: str) -> LayerFacts:

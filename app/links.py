@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from app import state
-from routing import Selection
+from app.sentences import escaped
+from routing import RoutingTrace, Selection, expert_name
 
-__all__ = ["view_link"]
+__all__ = ["expert_link", "view_link"]
 
 
 def view_link(
@@ -30,6 +31,19 @@ def view_link(
     # Streamlit knows a page by its path, so a page made here stands for the shell's own.
     page = st.Page(_nothing, title=url.capitalize(), url_path=url)
     st.page_link(page, label=label, icon=icon, query_params=state.link_query(selection, **options))
+
+
+def expert_link(trace: RoutingTrace, layer: str, expert: int, *, label: str | None = None) -> None:
+    """Draw a link to an expert's page.
+
+    Args:
+        trace: the trace that holds it.
+        layer: label of its layer.
+        expert: its number.
+        label: text of the link, as Markdown; the expert's name, where it is None.
+    """
+    text = label or f"Page of {escaped(expert_name(layer, expert, names=trace.expert_names))}"
+    view_link("expert", text, icon=":material/badge:", expert=state.expert_in_url(layer, expert))
 
 
 def _nothing() -> None: ...

@@ -68,6 +68,13 @@ VIEWS = (
         needs=("assignments",),
     ),
     View(
+        title="Expert",
+        question="What does this expert do?",
+        url="expert",
+        icon=":material/badge:",
+        load=partial(_view, "expert"),
+    ),
+    View(
         title="Unselected",
         question="What did the router almost do?",
         url="unselected",
@@ -102,6 +109,8 @@ def main() -> None:
         for view in VIEWS
     }
     chosen = st.navigation(list(pages.values()), position="hidden")
+    if going := state.going_to():
+        st.switch_page(pages[going[0]], query_params=going[1])
     with st.sidebar:
         st.markdown("### RouteScope")
         for view in VIEWS:

@@ -23,6 +23,9 @@ __all__ = [
     "choose_several",
     "chosen",
     "component_state",
+    "expert_in_url",
+    "go_to",
+    "going_to",
     "heard",
     "link_query",
     "look",
@@ -41,6 +44,7 @@ T = TypeVar("T")
 # Names that belong to the Selection, whatever the trace; everything else in the URL is an option of a view.
 SELECTION_NAMES = ("tasks", "layers", "experts", "prompts", "focus")
 _WRITES = "_writes"
+_GOING = "_going"
 # How long after a write the browser may still show the URL of before.
 _STALE_SECONDS = 0.6
 
@@ -95,6 +99,23 @@ def set_options(**options: str | None) -> None:
     _write(options)
 
 
+def go_to(view: str, selection: Selection, **options: str | None) -> None:
+    """Open another view before the page is drawn again; for callbacks, which cannot do so themselves.
+
+    Args:
+        view: its path, as `shell.VIEWS` names it.
+        selection: what is looked at there.
+        options: names of the URL to set, or with None to take out.
+    """
+    st.session_state[_GOING] = (view, link_query(selection, **options))
+
+
+def going_to() -> tuple[str, dict[str, str]] | None:
+    """The view, and its query, that a callback asked to open; None where none did. Answers once."""
+    going: tuple[str, dict[str, str]] | None = st.session_state.pop(_GOING, None)
+    return going
+
+
 def link_query(selection: Selection | None = None, **options: str | None) -> dict[str, str]:
     """The query of a link to another view of this run.
 
@@ -111,6 +132,11 @@ def link_query(selection: Selection | None = None, **options: str | None) -> dic
         query |= selection.to_query()
     query |= {name: value for name, value in options.items() if value is not None}
     return {name: value for name, value in query.items() if options.get(name, value) is not None}
+
+
+def expert_in_url(layer: str, expert: int) -> str:
+    """An expert as a name of the URL writes it: L07.E12."""
+    return Selection(experts=((layer, expert),)).to_query()["experts"]
 
 
 def chosen(name: str, choices: Sequence[T], *, default: T | None = None, text: Callable[[T], str] = str) -> T:

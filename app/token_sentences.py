@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
+import xarray as xr
 
 from app.sentences import and_list, escaped, percent
 from figures.pieces import shown_piece
 from routing import expert_name
 
-__all__ = ["passage_reading", "route_reading", "token_name"]
+__all__ = ["adapters_reading", "change_reading", "group_reading", "passage_reading", "route_reading", "token_name"]
 
 # How a piece of a passage is colored, and the word for it.
 _LOWEST = {"margin": "closest call", "entropy": "most decided token", "nll": "easiest token"}
@@ -57,6 +61,60 @@ def passage_reading(tokens: pd.DataFrame, experts: pd.DataFrame, *, layer: str, 
     )
 
 
+def group_reading(groups: np.ndarray, *, layer: str, names: Sequence[str]) -> str:
+    """Which groups of experts a passage goes to, in one layer.
+
+    Args:
+        groups: (token) · group of the first expert, −1 where there is none.
+        layer: label of the layer.
+        names: of the groups.
+    """
+    there = groups[groups >= 0]
+    if not len(there):
+        return f"No token of this text goes to a group of experts in {escaped(layer)}."
+    n_of = np.bincount(there, minlength=len(names))
+    shares = [
+        f"**{escaped(names[group])}** {percent(n_of[group] / len(there))}"
+        for group in np.argsort(-n_of, kind="stable")[:3]
+        if n_of[group]
+    ]
+    return (
+        f"In {escaped(layer)} the first experts of this text belong to {and_list(shares)} of its tokens. Groups are "
+        "experts, of any layer, that serve the same tasks; the Tasks view shows and tests them."
+    )
+
+
+def change_reading(change: xr.DataArray, tokens: pd.DataFrame, *, layer: str, base: str) -> str:
+    """Where two runs of the same tokens part.
+
+    Args:
+        change: (layer, token) · share of the selected experts that the other run did not select.
+        tokens: a row a token, with piece.
+        layer: label of the layer that is looked at.
+        base: name of the other run.
+    """
+    known = change.notnull()
+    if not bool(known.any()):
+        return (
+            f"{escaped(base)} cannot be compared here: it does not hold this prompt with the same tokens, or its "
+            "layers have other names, sizes or numbers of selected experts."
+        )
+    by_layer = change.mean("token", skipna=True).dropna("layer")
+    here = change.sel(layer=layer)
+    text = (
+        f"On average {percent(float(change.mean()))} of a token's selected experts differ from those of {escaped(base)}"
+    )
+    text += f", most in {escaped(str(by_layer.idxmax().item()))} ({percent(float(by_layer.max()))})"
+    text += f" and least in {escaped(str(by_layer.idxmin().item()))} ({percent(float(by_layer.min()))})."
+    if bool(here.notnull().any()):
+        n_same = int((here == 0).sum())
+        text += f" In {escaped(layer)}, {n_same} of {int(here.notnull().sum())} tokens keep all of theirs."
+    n_left = len(tokens) - int(known.any("layer").sum())
+    if n_left:
+        text += f" {n_left} tokens are not compared: from the first that differs on, the two read different texts."
+    return text
+
+
 def route_reading(route: pd.DataFrame, *, name: str, usual: pd.DataFrame | None = None) -> str:
     """The one thing to see in a token's route: where it was decided, and where it hung by a thread.
 
@@ -92,6 +150,22 @@ def route_reading(route: pd.DataFrame, *, name: str, usual: pd.DataFrame | None 
     if n_dropped:
         sentence += f" {n_dropped} of its assignments were dropped because the expert was full."
     return sentence
+
+
+def adapters_reading(adapters: pd.DataFrame) -> str:
+    """Where a token's adapters added most.
+
+    Args:
+        adapters: site (index) · ratio, key.
+    """
+    known = adapters.dropna(subset=["ratio"])
+    site = str(known["ratio"].idxmax())
+    made_from = known.loc[site, "key"]
+    of = f", made from {escaped(str(made_from))}" if made_from else ""
+    return (
+        f"The adapters add {percent(float(known['ratio'].mean()))} of the norm that they are added to on average, most "
+        f"in {escaped(site)} ({percent(float(known.loc[site, 'ratio']))}{of})."
+    )
 
 
 def _where(layers: list[str]) -> str:

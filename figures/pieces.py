@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from functools import lru_cache
 from typing import NamedTuple
 
 __all__ = ["Piece", "plotly_text", "shown_piece", "shown_text", "snippet"]
@@ -52,6 +53,7 @@ def _visible(character: str) -> str:
     return character
 
 
+@lru_cache(maxsize=1 << 16)
 def shown_piece(piece: str) -> Piece:
     """One token of the vocabulary as it is shown in a passage.
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from plotly.colors import sample_colorscale
 
 from figures.theme import INKS, OKABE_ITO, OTHER, SEQUENTIAL, Mode
 
-__all__ = ["Shade", "Shading", "expert_shading", "value_shading"]
+__all__ = ["Shade", "Shading", "expert_shading", "group_shading", "value_shading"]
 
 N_HUES = 7
 _N_STEPS = 14
@@ -35,79 +34,148 @@ class Shade:
 
 @dataclass(frozen=True, eq=False)
 class Shading:
-    """What each token of a passage looks like, and the legend that explains it.
+    """What each token of a passage looks like in each layer, and the legends that explain it.
 
     Attributes:
-        levels: (token) · index into `palette` · −1 where there is nothing to color.
+        levels: (layer, token) · index into `palette` · −1 where there is nothing to color; one layer only where all
+            look alike.
         palette: the looks.
-        legend: title and items, or the ends of a scale.
-        absent: what a token without a level is called; None where there is none.
+        legends: of each layer of `levels`: kind, title, and items or the ends of a scale.
+        absent: what a token without a level is called.
     """
 
     levels: np.ndarray
     palette: tuple[Shade, ...]
-    legend: dict[str, Any]
-    absent: str | None
+    legends: tuple[dict[str, Any], ...]
+    absent: str
 
 
-def expert_shading(experts: Sequence[int | None], *, layer: str, names: dict[int, str]) -> Shading:
-    """Tokens colored by an expert each: a hue for the seven most frequent, one neutral for the others.
+def expert_shading(experts: np.ndarray, *, layers: Sequence[str], name: Callable[[str, int], str]) -> Shading:
+    """Tokens colored by an expert each: a hue for the seven most frequent of a layer, one neutral for the others.
 
     No palette tells 256 experts apart. An expert asks for the hue of its number and takes the next free one,
     so it mostly keeps its color from passage to passage; across layers equal hues mean nothing.
 
     Args:
-        experts: (token) expert, None where this layer did not route the token.
-        layer: label of the layer, for the legend.
-        names: expert → how it is printed.
+        experts: (layer, token) · expert, −1 where the layer did not route the token.
+        layers: labels of the layers.
+        name: from a layer's label and an expert, how it is printed.
 
     Returns:
-        levels of at most eight looks.
+        levels of eight looks.
     """
-    present = pd.Series([e for e in experts if e is not None], dtype="int64")
-    counts = present.value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    hues: dict[int, int] = {}
-    for expert in counts.index[:N_HUES]:
-        wish = int(expert) % N_HUES
-        hues[int(expert)] = next(hue for step in range(N_HUES) if (hue := (wish + step) % N_HUES) not in hues.values())
-    palette = [Shade(OKABE_ITO[hue], "tint") for hue in hues.values()]
-    level_of = {expert: level for level, expert in enumerate(hues)}
-    items = [
-        {"level": level, "label": names[expert], "count": int(counts[expert])} for expert, level in level_of.items()
-    ]
-    if len(counts) > N_HUES:
-        rest = counts.iloc[N_HUES:]
-        items.append({"level": len(palette), "label": f"{len(rest)} other experts", "count": int(rest.sum())})
-        palette.append(Shade(OTHER, "neutral"))
-    levels = np.array([-1 if e is None else level_of.get(e, len(palette) - 1) for e in experts], dtype=np.int16)
-    legend = {"kind": "experts", "title": f"First expert in {layer}", "items": items}
-    return Shading(levels, tuple(palette), legend, "not routed in this layer" if (levels < 0).any() else None)
+    hues = [_hues(each) for each in experts]
+    return _hued(
+        experts,
+        hues=hues,
+        titles=[f"First expert in {layer}" for layer in layers],
+        names=[lambda expert, layer=layer: name(layer, expert) for layer in layers],  # type: ignore[misc]
+        others="other experts",
+        absent="not routed in this layer",
+    )
 
 
-def value_shading(values: Sequence[float], *, title: str, digits: int, mode: Mode) -> Shading:
-    """Tokens colored by a number on the sequential scale, from its 2nd to its 98th percentile in the passage.
+def group_shading(groups: np.ndarray, *, layers: Sequence[str], names: Sequence[str], title: str) -> Shading:
+    """Tokens colored by the group that their first expert belongs to; a group has one hue in all layers.
+
+    Args:
+        groups: (layer, token) · group, −1 where there is none.
+        layers: labels of the layers.
+        names: of the groups, in the order of their numbers; those after the seventh share a neutral.
+        title: what the groups are.
+
+    Returns:
+        levels of eight looks.
+    """
+    hues = {group: group for group in range(min(N_HUES, len(names)))}
+    return _hued(
+        groups,
+        hues=[hues] * len(layers),
+        titles=[f"{title}, {layer}" for layer in layers],
+        names=[names.__getitem__] * len(layers),
+        others="further groups",
+        absent="in no group",
+    )
+
+
+def value_shading(
+    values: np.ndarray,
+    *,
+    titles: Sequence[str],
+    digits: int,
+    mode: Mode,
+    ends: tuple[float, float] | None = None,
+) -> Shading:
+    """Tokens colored by a number on the sequential scale, one for all layers, so that layers can be compared.
+
+    Args:
+        values: (layer, token) · NaN where unknown.
+        titles: of each layer.
+        digits: that the ends of the scale are written with.
+        mode: light or dark.
+        ends: of the scale; the 2nd and the 98th percentile in the passage, unless given.
 
     Returns:
         levels of the scale's steps; NaN has none.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    known = np.isfinite(numbers)
+    known = np.isfinite(values)
     fills = sample_colorscale(SEQUENTIAL, list(np.linspace(0, 1, _N_STEPS)), colortype="tuple")
     palette = tuple(Shade(_hex(rgb), "solid", _ink(rgb)) for rgb in fills)
-    low, high = np.quantile(numbers[known], [0.02, 0.98]) if known.any() else (0.0, 0.0)
+    low, high = ends or (np.quantile(values[known], [0.02, 0.98]) if known.any() else (0.0, 0.0))
     span = high - low
-    scaled = np.where(known, (numbers - low) / span if span > 0 else 0.0, 0.0)
+    scaled = np.where(known, (np.nan_to_num(values) - low) / span if span > 0 else 0.0, 0.0)
     levels = np.clip(scaled * _N_STEPS, 0, _N_STEPS - 1).astype(np.int16)
     levels[~known] = -1
-    below = "≤ " if known.any() and numbers[known].min() < low else ""
-    above = "≥ " if known.any() and numbers[known].max() > high else ""
-    legend = {
-        "kind": "scale",
-        "title": title,
-        "low": f"{below}{low:.{digits}f}",
-        "high": f"{above}{high:.{digits}f}",
-    }
-    return Shading(levels, palette, legend, None if known.all() else "unknown")
+    below = "≤ " if known.any() and values[known].min() < low else ""
+    above = "≥ " if known.any() and values[known].max() > high else ""
+    scale = {"kind": "scale", "low": f"{below}{low:.{digits}f}", "high": f"{above}{high:.{digits}f}"}
+    return Shading(levels, palette, tuple(scale | {"title": title} for title in titles), "unknown")
+
+
+def _hues(numbers: np.ndarray) -> dict[int, int]:
+    """Expert → hue, of the seven most frequent, the most frequent first."""
+    hues: dict[int, int] = {}
+    for expert, _ in _counts(numbers)[:N_HUES]:
+        wish = expert % N_HUES
+        hues[expert] = next(hue for step in range(N_HUES) if (hue := (wish + step) % N_HUES) not in hues.values())
+    return hues
+
+
+def _counts(numbers: np.ndarray) -> list[tuple[int, int]]:
+    """Number and how often it occurs, the most frequent first."""
+    n_of = np.bincount(numbers[numbers >= 0])
+    order = np.argsort(-n_of, kind="stable")
+    return [(int(number), int(n_of[number])) for number in order if n_of[number]]
+
+
+def _hued(
+    numbers: np.ndarray,
+    *,
+    hues: Sequence[Mapping[int, int]],
+    titles: Sequence[str],
+    names: Sequence[Callable[[int], str]],
+    others: str,
+    absent: str,
+) -> Shading:
+    palette = (*(Shade(color, "tint") for color in OKABE_ITO[:N_HUES]), Shade(OTHER, "neutral"))
+    levels = np.full(numbers.shape, -1, dtype=np.int16)
+    legends = []
+    for layer, (hue_of, title, name) in enumerate(zip(hues, titles, names, strict=True)):
+        level_of = np.full(max(1, int(numbers[layer].max(initial=-1)) + 1), N_HUES, dtype=np.int16)
+        for number, hue in hue_of.items():
+            if number < len(level_of):
+                level_of[number] = hue
+        there = numbers[layer] >= 0
+        levels[layer, there] = level_of[numbers[layer, there]]
+        counts = _counts(numbers[layer])
+        items = [
+            {"level": hue_of[number], "label": name(number), "count": n} for number, n in counts if number in hue_of
+        ]
+        rest = [n for number, n in counts if number not in hue_of]
+        if rest:
+            items.append({"level": N_HUES, "label": f"{len(rest)} {others}", "count": sum(rest)})
+        legends.append({"kind": "hues", "title": title, "items": items})
+    return Shading(levels, palette, tuple(legends), absent)
 
 
 def _hex(rgb: tuple[float, float, float]) -> str:

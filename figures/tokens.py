@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from figures.pieces import plotly_text
-from figures.theme import INKS, SEQUENTIAL, Mode, finish
+from figures.theme import INKS, OKABE_ITO, SEQUENTIAL, Mode, finish
 from routing.selection import expert_name
 
 __all__ = ["token_route"]
@@ -21,7 +21,9 @@ _N_WIDE_RANKS = 4
 _GAP = 0.35
 
 
-def token_route(route: pd.DataFrame, *, mode: Mode, usual: pd.DataFrame | None = None) -> go.Figure:
+def token_route(
+    route: pd.DataFrame, *, mode: Mode, usual: pd.DataFrame | None = None, adapters: pd.Series | None = None
+) -> go.Figure:
     """A row a layer: selected experts, runners-up, and the margin between the two.
 
     Args:
@@ -29,15 +31,21 @@ def token_route(route: pd.DataFrame, *, mode: Mode, usual: pd.DataFrame | None =
             `analysis.reading.token_route` gives them.
         mode: light or dark.
         usual: layer (index) × low, high: the middle half of all tokens' margins, drawn behind this one's.
+        adapters: site (index) · what an adapter added over what it was added to; those that are named as a layer stand
+            beside it.
 
     Returns:
         (layer, rank) · selection score · one scale for all layers; beside it (layer) · margin. The last of a cell's
         `customdata` is its expert.
     """
     layers = list(dict.fromkeys(route["layer"]))
-    figure = make_subplots(cols=2, shared_yaxes=True, column_widths=[0.76, 0.24], horizontal_spacing=0.02)
+    beside = None if adapters is None else adapters.reindex(layers)
+    widths = [0.76, 0.24] if beside is None or beside.isna().all() else [0.64, 0.2, 0.16]
+    figure = make_subplots(cols=len(widths), shared_yaxes=True, column_widths=widths, horizontal_spacing=0.02)
     _add_ranks(figure, route, layers=layers, mode=mode)
     _add_margins(figure, route, layers=layers, mode=mode, usual=usual)
+    if len(widths) == 3 and beside is not None:
+        _add_adapters(figure, beside, mode=mode)
     # Set by hand: markers would push the ends of an automatic range outwards.
     figure.update_yaxes(range=[len(layers) - 0.5, -0.5], showgrid=False, zeroline=False)
     figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0,0,0,0)", row=1, col=1)
@@ -204,3 +212,19 @@ def _add_margins(
         text="<b>Margin</b> · band: middle half of all tokens" if usual is not None else "<b>Margin</b>",
         mode=mode,
     )
+
+
+def _add_adapters(figure: go.Figure, ratio: pd.Series, *, mode: Mode) -> None:
+    figure.add_bar(
+        x=ratio.to_numpy(np.float32),
+        y=list(ratio.index),
+        orientation="h",
+        width=0.5,
+        marker={"color": OKABE_ITO[0], "line": {"width": 0}},
+        name="adapter",
+        hovertemplate="%{y}: the adapter added %{x:.1%} of the norm<extra></extra>",
+        row=1,
+        col=3,
+    )
+    figure.update_xaxes(title="Adapter ÷ output (norms)", rangemode="tozero", tickformat=".0%", row=1, col=3)
+    _head(figure, x=0, xref="x3 domain", text="<b>Adapter</b>", mode=mode)

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Hashable
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
-from analysis.confidence import margins
-from analysis.reading import prompt_tokens, token_experts, token_route
+from analysis.reading import prompt_tokens
 from app import cache, state
-from app.components.plot_bridge import Click
-from app.components.token_strip import Passage, Section, token_strip
-from app.panel import data_popover, definitions_popover, empty, mode, panel
-from app.prompts import Outcome, choices_around, matching_prompts, outcome_of, outcomes, prompt_labels
-from app.token_sentences import passage_reading, route_reading, token_name
+from app.context_panel import context_panel
+from app.panel import empty
+from app.passage_panel import Reading, passage_panel, picked_layer, routing_of
+from app.prompts import Outcome, choices_around, outcome_of, outcomes, prompt_labels
+from app.route_panel import route_panel
+from app.token_search import KINDS, Kind, asked_expert, found_prompts, marks_of
 from figures.pieces import shown_text
-from figures.token_colors import Shading, expert_shading, value_shading
-from figures.tokens import token_route as route_figure
-from routing import Focus, LayerFacts, RoutingTrace, Selection, expert_name
+from routing import Focus, RoutingTrace, Selection, expert_name
 
 __all__ = ["render"]
 
 _CSS = Path(__file__).with_name("tokens.css")
 # A list that a reader can still scan; beyond it the search narrows better than scrolling.
 _MOST_CHOICES = 500
-_SHADES = {"expert": "First expert", "margin": "Margin", "entropy": "Entropy", "nll": "NLL"}
-_TITLES = {
-    "margin": "Margin in {layer} (selection score)",
-    "entropy": "Entropy in {layer} (share of ln experts)",
-    "nll": "Negative log-likelihood (nats)",
+_PLACEHOLDERS: dict[Kind, str] = {
+    "text": "any text or id",
+    "token": "a token, such as the",
+    "expert": "L07·E12, or E12",
 }
-_KEY = "token_strip"
 
 
 def render(trace: RoutingTrace, selection: Selection) -> None:
     """Draw the picker, the passage, and the route of the token that was pointed at."""
     st.html(_CSS)
-    prompt = _pick_prompt(trace, selection)
+    if not trace.n_prompts:
+        empty("This run holds no prompt yet.", "Let the recording run on, and reload the page.")
+        return
+    layer = picked_layer(trace, selection).label
+    kind, text, expert = _asked(trace, layer=layer)
+    prompt = _pick_prompt(trace, selection, kind=kind, text=text, expert=expert)
     if prompt is None:
         return
     name = str(prompt["prompt"])
@@ -51,25 +50,47 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         empty("This prompt has no tokens in the run.", "It was empty, or recording stopped before it: pick another.")
         return
     token = _focused(tokens, selection)
-    _passage(trace, selection, tokens=tokens, token=token, prompt=name)
+    routing = routing_of(trace, name, n_tokens=len(tokens))
+    marks = marks_of(trace, tokens, routing, kind=kind, text=text, expert=expert)
+    reading = Reading(prompt=name, tokens=tokens, routing=routing, marks=marks)
+    passage_panel(trace, selection, reading, token=token)
     if token is None:
-        st.caption("Point at a token to see what every layer did with it.")
-    else:
-        _route(trace, selection, tokens=tokens, token=token, prompt=name)
+        st.caption("Point at a token to see what every layer did with it, and where else its experts fire.")
+        return
+    route_panel(trace, selection, tokens=tokens, token=token, prompt=name)
+    _elsewhere(trace, selection, reading, token=token, layer=layer)
 
 
-def _pick_prompt(trace: RoutingTrace, selection: Selection) -> pd.Series | None:
+def _asked(trace: RoutingTrace, *, layer: str) -> tuple[Kind, str, tuple[str, int] | None]:
+    """What is looked for: kind, text, and the expert that it names."""
+    kind: Kind = state.chosen("in", tuple(KINDS))
+    text = (state.option("find") or "").strip()
+    return kind, text, asked_expert(trace, text, layer=layer) if kind == "expert" else None
+
+
+def _pick_prompt(
+    trace: RoutingTrace, selection: Selection, *, kind: Kind, text: str, expert: tuple[str, int] | None
+) -> pd.Series | None:
     table = trace.prompts
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="pick_prompt"):
-        with st.container(width=260):
-            text = state.search("Find in prompts and answers", name="find", placeholder="any text or id")
+        with st.container(width=120):
+            state.choose("Find", tuple(KINDS), name="in", shown=KINDS.__getitem__, kind="select")
+        with st.container(width=190):
+            state.search("What to find", name="find", placeholder=_PLACEHOLDERS[kind])
         known = cache.answer(trace, outcomes)
         outcome: Outcome = "all"
         if len(known) > 1:
             with st.container(width="content"):
                 outcome = state.choose("Answers", known, name="outcome", shown=str.capitalize)
         rows = cache.answer(
-            trace, matching_prompts, tasks=selection.tasks, prompts=selection.prompts, outcome=outcome, text=text
+            trace,
+            found_prompts,
+            kind=kind,
+            text=text,
+            expert=expert,
+            tasks=selection.tasks,
+            prompts=selection.prompts,
+            outcome=outcome,
         )
         focus = selection.focus.prompt if selection.focus else None
         focused = next(iter(table.index[table["prompt"] == focus]), None)
@@ -101,6 +122,11 @@ def _pick_prompt(trace: RoutingTrace, selection: Selection) -> pd.Series | None:
                     on_click=_go_to,
                     args=(table, choices[place] if there else chosen, selection),
                 )
+    if kind == "expert" and text and expert is None:
+        st.caption(f"No expert is named so here; one of this run is {expert_name(trace.layers[-1], 0)}.")
+    elif kind != "text" and text and rows:
+        most = "largest share" if kind == "expert" else "most finds"
+        st.caption(f"Prompts with the {most} come first.")
     if len(rows) > len(choices):
         st.caption(f"The list holds {len(choices)} of {len(rows):,} matching prompts; search to narrow it.")
     return table.loc[chosen]
@@ -148,143 +174,19 @@ def _focused(tokens: pd.DataFrame, selection: Selection) -> int | None:
     return int(rows[0]) if len(rows) else None
 
 
-def _pick_layer(trace: RoutingTrace, selection: Selection) -> LayerFacts:
-    facts = {each.label: each for each in trace.layer_facts if not selection.layers or each.label in selection.layers}
-    labels = list(facts)
-    wanted = selection.experts[0][0] if selection.experts else None
-    label = state.choose(
-        "Layer",
-        labels,
-        name="layer",
-        default=wanted if wanted in facts else labels[len(labels) // 2],
-        kind="slider" if len(labels) > 1 else "segmented",
-    )
-    return facts[label]
-
-
-def _passage(
-    trace: RoutingTrace, selection: Selection, *, tokens: pd.DataFrame, token: int | None, prompt: str
-) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="passage_controls"):
-        with st.container(width="stretch"):
-            layer = _pick_layer(trace, selection)
-        experts = cache.answer(trace, token_experts, prompt=prompt, layer=layer.label)
-        known = {
-            "expert": True,
-            "margin": experts["margin"].notna().any(),
-            "entropy": experts["entropy"].notna().any(),
-            "nll": tokens["nll"].notna().any(),
-        }
-        with st.container(width="content"):
-            shade = state.choose(
-                "Color by", [name for name in _SHADES if known[name]], name="shade", shown=_SHADES.__getitem__
-            )
-        definitions_popover(("margins", "routing_entropy"), key="passage")
-        data_popover(lambda: _token_table(tokens, experts, layer.label), key="passage")
-
-    def choose(position: int | None) -> None:
-        at = None if position is None else int(tokens["position"].iloc[position])
-        twice = at is not None and int((tokens["position"] == at).sum()) > 1
-        stack = str(tokens["stack"].iloc[position]) if twice and position is not None else None
-        state.select(replace(selection, focus=Focus(prompt=prompt, position=at)), stack=stack)
-
-    names = {e: expert_name(layer.label, int(e)) for e in experts["expert"].dropna().unique()}
-    token_strip(
-        Passage(
-            id=f"{trace.digest}/{prompt}",
-            name=f"Tokens of prompt {prompt}",
-            pieces=tuple(tokens["piece"]),
-            sections=_sections(tokens),
-            experts=tuple(None if pd.isna(e) else names[e] for e in experts["expert"]),
-            columns=tuple(
-                (label, _rounded(values, digits), digits)
-                for label, values, digits in (
-                    ("weight", experts["weight"], 3),
-                    ("margin", experts["margin"], 4),
-                    ("entropy", experts["entropy"], 3),
-                    ("nll", tokens["nll"], 2),
-                )
-                if values.notna().any()
-            ),
-        ),
-        _shading(shade, tokens, experts, layer=layer.label),
-        key=_KEY,
-        chosen=token,
-        on_choose=choose,
-    )
-    st.markdown(passage_reading(tokens, experts, layer=layer.label, shade=shade, n_experts=layer.n_experts))
-
-
-def _shading(shade: str, tokens: pd.DataFrame, experts: pd.DataFrame, *, layer: str) -> Shading:
-    if shade == "expert":
-        first = [None if pd.isna(e) else int(e) for e in experts["expert"]]
-        return expert_shading(first, layer=layer, names={e: f"E{e}" for e in first if e is not None})
-    values = tokens["nll"] if shade == "nll" else experts[shade]
-    digits = 2 if shade == "nll" else 3
-    return value_shading(values.tolist(), title=_TITLES[shade].format(layer=layer), digits=digits, mode=mode())
-
-
-def _sections(tokens: pd.DataFrame) -> tuple[Section, ...]:
-    several = tokens["stack"].nunique() > 1
-    keys = [
-        f"{stack} · {phase}" if several else str(phase)
-        for stack, phase in zip(tokens["stack"], tokens["phase"], strict=True)
-    ]
-    sections, start = [], 0
-    for label, run in groupby(keys):
-        stop = start + len(list(run))
-        sections.append(Section(start, stop, label))
-        start = stop
-    return tuple(sections)
-
-
-def _rounded(values: pd.Series, digits: int) -> list[float | None]:
-    return [None if pd.isna(value) else round(float(value), digits) for value in values]
-
-
-def _token_table(tokens: pd.DataFrame, experts: pd.DataFrame, layer: str) -> pd.DataFrame:
-    return tokens.assign(layer=layer, **{name: experts[name] for name in ("expert", "weight", "margin", "entropy")})
-
-
-def _route(trace: RoutingTrace, selection: Selection, *, tokens: pd.DataFrame, token: int, prompt: str) -> None:
-    options: dict[str, Hashable] = {"position": int(tokens["position"].iloc[token])}
-    if tokens["stack"].nunique() > 1:
-        options["stack"] = str(tokens["stack"].iloc[token])
-    route = cache.answer(trace, token_route, prompt=prompt, **options)
-    if route.empty:
-        empty(f"No layer routed token {token}.", "Point at another one.")
+def _elsewhere(trace: RoutingTrace, selection: Selection, reading: Reading, *, token: int, layer: str) -> None:
+    """Where else the token's first expert of this layer fires like this."""
+    row = reading.routing.sel(layer=layer).isel(token=token)
+    expert = int(row["experts"].values[0])
+    if expert < 0:
         return
-    usual = None
-    if route["margin"].notna().any():
-        # A scan of the whole run, the first time that anyone asks.
-        with st.spinner("Reading how wide margins are in this run …", show_time=True):
-            spread = cache.answer(trace, margins, by=None)
-        usual = spread[["q25", "q75"]].set_axis(["low", "high"], axis=1)
-    name = token_name(tokens, token)
-    selected = route[route["selected"]]
-
-    def clicked(click: Click) -> None:
-        # The margins beside the ranks name a layer, and no expert.
-        expert = click.customdata[-1] if isinstance(click.customdata, list) and len(click.customdata) == 2 else None
-        layer = str(click.y)
-        known = isinstance(expert, int) and layer in trace.layers
-        state.select(replace(selection, experts=((layer, expert),)) if known else selection, layer=layer)
-
-    experts = tuple((str(layer), int(e)) for layer, e in zip(selected["layer"], selected["expert"], strict=True))
-    panel(
-        f"Route of {name}",
-        route_figure(route, mode=mode(), usual=usual),
-        key="token_route",
-        reading=route_reading(route, name=name, usual=usual) + " Click a cell to color the text by its layer.",
-        table=lambda: route,
-        definitions=("margins",),
-        on_click=clicked,
-        controls=lambda: st.button(
-            "Select its experts",
-            icon=":material/filter_alt:",
-            key="select_route",
-            help="Makes the experts that this token was sent to the selection, for the other views.",
-            on_click=state.select,
-            args=(replace(selection, experts=experts),),
-        ),
+    weight = float(row["weight"])
+    context_panel(
+        trace,
+        selection,
+        expert=(layer, expert),
+        title=f"Where else {expert_name(layer, expert, names=trace.expert_names)} fires like this",
+        key="token_contexts",
+        near=weight if weight == weight else None,
+        skip=reading.prompt,
     )

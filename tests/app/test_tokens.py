@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
 import pytest
 
 from app.prompts import choices_around, matching_prompts, outcome_of, prompt_lead
+from app.token_search import asked_expert, found_prompts
 from routing import RoutingTrace
+from tests.adapter_traces import hyper_moe_trace
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, planted_trace, random_trace, trace_of
 
@@ -16,6 +19,16 @@ def strip(page) -> dict:
     sent = [each.proto for each in page.get("bidi_component")]
     (strip,) = (each for each in sent if each.component_name == "routescope.token_strip")
     return json.loads(strip.json)
+
+
+def legend(sent: dict) -> dict:
+    """The legend of the layer that is shown."""
+    return sent["legends"][sent["layer"] if len(sent["legends"]) > 1 else 0]
+
+
+def numbers(text: str, n_tokens: int) -> np.ndarray:
+    """A table of the strip, layers × tokens."""
+    return np.frombuffer(base64.b64decode(text), dtype="<u2").reshape(-1, n_tokens)
 
 
 def spec(page) -> dict:
@@ -38,7 +51,8 @@ def test_a_link_names_prompt_token_layer_and_shade(open_app):
     page = open_app("tokens", {"run": "even", "focus": "facts-002@4", "layer": "L02", "shade": "entropy"})
     sent = strip(page)
     assert (sent["name"], sent["selected"]) == ("Tokens of prompt facts-002", 4)
-    assert sent["legend"]["title"] == "Entropy in L02 (share of ln experts)"
+    assert sent["layers"][sent["layer"]] == "L02"
+    assert legend(sent)["title"] == "Entropy in L02 (share of ln experts)"
     assert "Route of" in text_of(page)
     assert spec(page)["data"][0]["y"] == ["L00", "L01", "L02"]
 
@@ -92,7 +106,7 @@ def test_two_stacks_are_told_apart_where_their_positions_are_alike(app_on):
     assert [section["label"] for section in sent["sections"]] == ["encoder · prompt", "decoder · generated"]
     assert sent["selected"] == sent["sections"][1]["start"]
     assert sent["absent"] == "not routed in this layer"
-    assert sent["experts"][0] is None
+    assert numbers(sent["experts"], len(sent["texts"]))[sent["layer"], 0] == 65535
     layers = spec(page)["data"][0]["y"]
     assert layers
     assert all(layer.startswith("dec") for layer in layers)
@@ -101,7 +115,7 @@ def test_two_stacks_are_told_apart_where_their_positions_are_alike(app_on):
 def test_without_runners_up_there_is_no_margin_to_color_by(app_on):
     page = app_on(trace_of([[0, 1], [1, 2]], n_experts=4, top_k=2), "tokens", {"focus": "p0@1", "shade": "margin"})
     assert not page.exception
-    assert strip(page)["legend"]["kind"] == "experts"
+    assert legend(strip(page))["kind"] == "hues"
     assert "how close the choices" in text_of(page)
 
 
@@ -119,6 +133,7 @@ def test_a_click_costs_nothing_that_was_sent_before(open_app):
     page = open_app("tokens", {"run": "even", "focus": "facts-002"})
     before = strip(page)
     assert len(json.dumps(before)) < 20_000
+    assert before["rev"] == 1
     page.run()
     assert strip(page) == before
 
@@ -163,3 +178,83 @@ def test_a_prompt_that_does_not_match_stays_on_offer():
     assert choices_around((1, 2, 3), focus=7, most=2) == (7, 1, 2)
     assert choices_around((1, 2, 3), focus=None, most=2) == (1, 2)
     assert choices_around((), focus=None, most=2) == ()
+
+
+def test_all_layers_are_sent_so_that_going_through_them_asks_nothing(open_app):
+    sent = strip(open_app("tokens", {"run": "even", "focus": "facts-002", "layer": "L01"}))
+    n_tokens = len(sent["texts"])
+    assert sent["layers"] == ["L00", "L01", "L02"]
+    assert numbers(sent["experts"], n_tokens).shape == numbers(sent["levels"], n_tokens).shape == (3, n_tokens)
+    assert {column["label"] for column in sent["columns"]} == {"weight", "margin", "entropy", "nll"}
+
+
+def test_another_layer_of_the_selection_is_one_of_those_that_are_offered(open_app):
+    sent = strip(open_app("tokens", {"run": "even", "focus": "facts-002", "layers": "L01,L02"}))
+    assert sent["layers"] == ["L01", "L02"]
+
+
+def test_tokens_are_colored_by_groups_of_experts(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002", "shade": "group", "layer": "L02"})
+    assert not page.exception
+    assert legend(strip(page))["title"] == "Group of first expert, L02"
+    assert "belong to **group" in text_of(page)
+
+
+def test_a_passage_is_compared_with_another_run(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002", "shade": "change"})
+    assert "Choose the other run above" in text_of(page)
+    page = open_app(
+        "tokens", {"run": "even", "focus": "facts-002", "shade": "change", "base": "skewed", "layer": "L02"}
+    )
+    assert not page.exception
+    assert legend(strip(page))["high"] == "1.0"
+    assert "differ from those of skewed" in text_of(page) or "cannot be compared" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    "query, marked",
+    [
+        ({"find": "a", "in": "text"}, True),
+        ({"find": "the", "in": "token"}, True),
+        ({"find": "L02·E1", "in": "expert"}, True),
+        ({"find": "E1", "in": "expert", "layer": "L01"}, True),
+        ({"find": "gibberish", "in": "expert"}, False),
+    ],
+)
+def test_what_is_searched_is_marked_in_the_passage(open_app, query, marked):
+    page = open_app("tokens", {"run": "even"} | query)
+    assert not page.exception
+    if page.get("bidi_component") and "No prompt is like that" not in text_of(page):
+        assert (strip(page)["marks"] is not None) == marked
+
+
+def test_prompts_with_most_of_an_expert_come_first():
+    trace = trace_of([[0, 1], [2, 3], [0, 1], [0, 2], [0, 3], [1, 2]], prompts=[0, 0, 1, 1, 2, 2], n_experts=4)
+    assert asked_expert(trace, " L00·E0 ", layer="L00") == ("L00", 0)
+    assert asked_expert(trace, "e3", layer="L00") == ("L00", 3)
+    assert asked_expert(trace, "L00.E9", layer="L00") is None
+    assert asked_expert(trace, "the", layer="L00") is None
+    # expert 0 is chosen by 1 of 2, 2 of 2 and 1 of 2 tokens
+    assert found_prompts(trace, kind="expert", text="E0", expert=("L00", 0)) == (1, 0, 2)
+    assert found_prompts(trace, kind="expert", text="nothing", expert=None) == ()
+
+
+def test_where_else_its_expert_fires_is_told_of_a_token(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002@4", "layer": "L02"})
+    said = text_of(page)
+    assert "fires like this" in said
+    (contexts,) = (
+        json.loads(each.proto.json)
+        for each in page.get("bidi_component")
+        if each.proto.component_name == "routescope.context_list"
+    )
+    assert contexts["rows"]
+    assert all("facts-002" not in row["head"] for row in contexts["rows"])
+
+
+def test_what_adapters_add_stands_beside_the_route(app_on):
+    trace = hyper_moe_trace(seed=0, planted=True)
+    page = app_on(trace, "tokens", {"focus": f"{trace.prompts['prompt'].iloc[0]}@1"})
+    assert not page.exception
+    assert "The adapters add" in text_of(page)
+    assert "Adapter" in json.dumps(spec(page)["layout"]["annotations"])

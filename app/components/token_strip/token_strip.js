@@ -4,33 +4,20 @@
 // component leaves; what must live in between is kept here, one entry a mounted strip.
 const strips = new WeakMap();
 
-// Keys held down would otherwise ask the server for each token passed on the way.
-const SETTLE_MS = 90;
-
-function element(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-function number(value, digits) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits);
-}
+// Keys held down would otherwise ask the server for each token or layer passed on the way.
+const SETTLE_MS = 120;
+const NONE = 65535;
+const HINT = "Click a token, or focus the passage: ← → token (Shift: ten), ↑ ↓ layer, Home, End, Enter next find, Esc clears.";
 
 class Strip {
   constructor(host) {
-    this.root = host.querySelector(".strip");
-    this.legend = host.querySelector(".legend");
-    this.passage = host.querySelector(".passage");
-    this.status = host.querySelector(".status");
-    this.live = host.querySelector(".live");
+    for (const part of ["strip", "layers", "legend", "passage", "status", "live", "looks"]) {
+      this[part] = host.querySelector(`.${part}`);
+    }
     this.tokens = [];
     this.selected = -1;
-    this.active = -1;
-    this.rev = null;
-    this.passageId = null;
-    this.lens = null;
+    this.at = 0;
+    this.rev = this.layerRev = this.passageId = this.sent = this.lens = null;
     this.passage.onclick = (event) => this.choose(this.indexOf(event.target), 0);
     this.passage.onmouseover = (event) => {
       const i = this.indexOf(event.target);
@@ -47,11 +34,17 @@ class Strip {
 
   update(data) {
     const moved = data.passage !== this.passageId;
-    this.data = data;
+    if (data !== this.sent) this.read(data);
     if (moved) this.build();
-    this.paint();
     // Adopt Python's value only when Python changed its mind: a rerun caused by the last key but one
     // must not pull the cursor back.
+    if (moved || data.layer_rev !== this.layerRev || this.at >= data.layers.length) {
+      this.layerRev = data.layer_rev;
+      clearTimeout(this.layerTimer);
+      this.at = data.layer;
+      this.lens = null;
+    }
+    this.paint();
     if (moved || data.rev !== this.rev) {
       this.rev = data.rev;
       clearTimeout(this.timer);
@@ -59,13 +52,21 @@ class Strip {
       this.reveal(data.selected);
     }
     this.tell(this.selected, false);
-    this.root.dataset.ready = String(this.tokens.length);
+    this.strip.dataset.ready = String(this.tokens.length);
+  }
+
+  read(data) {
+    this.data = this.sent = data;
+    this.levels = unpacked(data.levels);
+    this.experts = unpacked(data.experts);
+    this.columns = data.columns.map((column) => ({ ...column, codes: unpacked(column.codes) }));
+    this.marked = new Set(data.marks?.tokens ?? []);
   }
 
   build() {
     const { texts, kinds, names, sections, passage, name } = this.data;
     this.passageId = passage;
-    this.selected = this.active = -1;
+    this.selected = -1;
     this.lens = null;
     this.tokens = [];
     const all = document.createDocumentFragment();
@@ -96,79 +97,117 @@ class Strip {
     this.passage.scrollTop = 0;
   }
 
+  // Where a table of one row, or one of a row a layer, holds the token's number.
+  place(table, i) {
+    return table.length > this.tokens.length ? this.at * this.tokens.length + i : i;
+  }
+
   paint() {
-    const { levels, palette, absent } = this.data;
-    this.tokens.forEach((token, i) => {
-      const level = palette[levels[i]];
-      const kind = token.dataset.kind;
-      token.className = `token ${kind} ${level ? level.look : "absent"}`;
-      if (level) {
-        token.style.setProperty("--c", level.fill);
-        token.style.setProperty("--i", level.ink ?? "inherit");
-      } else {
-        token.style.removeProperty("--c");
-        token.style.removeProperty("--i");
-      }
-    });
-    this.tokens[this.active]?.classList.add("active");
-    this.paintLegend(absent);
+    // A long passage takes tens of milliseconds to recolor: what can be seen comes first, the rest once keys rest.
+    const [first, last] = this.seen();
+    this.paintTokens(first, last);
+    clearTimeout(this.restTimer);
+    const rest = () => {
+      this.paintTokens(0, first);
+      this.paintTokens(last, this.tokens.length);
+    };
+    if (last - first < this.tokens.length) this.restTimer = setTimeout(rest, SETTLE_MS);
+    this.paintLayers();
+    this.paintLegend();
     this.look();
   }
 
-  paintLegend(absent) {
-    const { legend, palette } = this.data;
-    const parts = [element("span", "unit", legend.title)];
-    if (legend.kind === "experts") {
-      legend.items.forEach(({ level, label, count }) => {
-        const button = element("button");
-        button.type = "button";
-        const swatch = element("span", "swatch");
-        swatch.style.setProperty("--c", palette[level].fill);
-        button.append(swatch, element("span", "", label), element("small", "", String(count)));
-        button.setAttribute("aria-pressed", String(this.lens === level));
-        button.setAttribute("aria-label", `${label}: ${count} tokens`);
-        button.onclick = () => {
-          this.lens = this.lens === level ? null : level;
-          this.paintLegend(absent);
-          this.look();
-        };
-        button.dataset.level = level;
-        parts.push(button);
-      });
-    } else {
-      parts.push(element("span", "", legend.low));
-      const ramp = element("span", "ramp");
-      palette.forEach(({ fill }) => {
-        const step = element("i");
-        step.style.setProperty("--c", fill);
-        ramp.append(step);
-      });
-      ramp.setAttribute("role", "img");
-      ramp.setAttribute("aria-label", `${legend.title} from ${legend.low} to ${legend.high}`);
-      parts.push(ramp, element("span", "", legend.high));
+  paintTokens(start, stop) {
+    const { palette } = this.data;
+    for (let i = start; i < stop; i += 1) {
+      const token = this.tokens[i];
+      const level = this.levels[this.place(this.levels, i)];
+      const look = level === NONE ? "absent" : `${palette[level].look} l${level}`;
+      const name = `token ${token.dataset.kind} ${look}${this.marked.has(i) ? " found" : ""}`;
+      if (token.className !== name) token.className = name;
     }
-    if (absent) {
-      const key = element("span", "key");
-      key.append(element("span", "swatch absent"), element("span", "", absent));
-      parts.push(key);
+  }
+
+  // The tokens on the screen, and some around them.
+  seen() {
+    const n = this.tokens.length;
+    const view = this.passage.getBoundingClientRect();
+    if (n < 600 || !view.height) return [0, n];
+    const firstBelow = (y) => {
+      let [low, high] = [0, n];
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (this.tokens[middle].getBoundingClientRect().bottom < y) low = middle + 1;
+        else high = middle;
+      }
+      return low;
+    };
+    return [Math.max(0, firstBelow(view.top) - 80), Math.min(n, firstBelow(view.bottom) + 120)];
+  }
+
+  paintLayers() {
+    const { layers } = this.data;
+    this.layers.hidden = layers.length < 2;
+    if (this.scrubbed !== layers.join()) {
+      this.scrubbed = layers.join();
+      this.scrubber = scrubber(layers, (at) => this.go(at));
+      this.layers.replaceChildren(...this.scrubber.parts);
     }
+    this.scrubber.show(this.at);
+  }
+
+  go(layer) {
+    const at = Math.min(this.data.layers.length - 1, Math.max(0, layer));
+    if (at === this.at) return;
+    this.at = at;
+    this.lens = null;
+    this.paint();
+    this.tell(this.selected, false);
+    this.live.textContent = `layer ${this.data.layers[at]}`;
+    clearTimeout(this.layerTimer);
+    this.layerTimer = setTimeout(() => this.sendLayer(at), SETTLE_MS);
+  }
+
+  legendOf() {
+    const { legends } = this.data;
+    return legends[legends.length > 1 ? this.at : 0];
+  }
+
+  paintLegend() {
+    const pressed = (level) => {
+      this.lens = this.lens === level ? null : level;
+      this.paintLegend();
+      this.look();
+    };
+    const { palette, marks, absent } = this.data;
+    const row = this.levels.length > this.tokens.length ? this.at * this.tokens.length : 0;
+    const lacks = this.levels.subarray(row, row + this.tokens.length).includes(NONE);
+    const parts = legendParts(this.legendOf(), { palette, lens: this.lens, pressed, absent: lacks && absent });
+    if (marks) parts.push(finds(marks, (step) => this.find(step)));
     const focused = this.legend.getRootNode().activeElement?.dataset?.level;
     this.legend.replaceChildren(...parts);
     if (focused !== undefined) this.legend.querySelector(`button[data-level="${focused}"]`)?.focus();
   }
 
   look() {
-    const { levels, legend } = this.data;
-    if (legend.kind !== "experts") this.lens = null;
-    this.root.classList.toggle("lens", this.lens !== null);
-    this.tokens.forEach((token, i) => token.classList.toggle("lit", levels[i] === this.lens));
+    const looks = this.data.palette.map(({ fill, ink }, level) => `.l${level}{--c:${fill};--i:${ink ?? "inherit"}}`);
+    if (this.lens !== null) looks.push(`.token:not(.l${this.lens}):not([aria-selected="true"]){opacity:0.35}`);
+    // Written anew, even the same rules would have every token styled again.
+    const rules = looks.join("\n");
+    if (this.looks.textContent !== rules) this.looks.textContent = rules;
+  }
+
+  find(step) {
+    const places = this.data.marks?.tokens ?? [];
+    if (!places.length) return;
+    const from = this.selected;
+    const next = step > 0 ? places.find((i) => i > from) ?? places[0] : places.findLast((i) => i < from) ?? places.at(-1);
+    this.choose(next, SETTLE_MS);
   }
 
   mark(i) {
     this.tokens[this.selected]?.setAttribute("aria-selected", "false");
-    this.tokens[this.active]?.classList.remove("active");
     this.selected = this.tokens[i] ? i : -1;
-    this.active = this.selected;
     if (this.selected < 0) {
       this.passage.removeAttribute("aria-activedescendant");
       return;
@@ -199,34 +238,40 @@ class Strip {
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const last = this.tokens.length - 1;
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 10, ArrowUp: -10 }[event.key];
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key] * (event.shiftKey ? 10 : 1);
+    const layer = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     let next;
-    if (step) next = this.selected < 0 ? (step > 0 ? 0 : last) : this.selected + step;
+    if (layer) this.go(this.at + layer);
+    else if (event.key === "Enter") this.find(event.shiftKey ? -1 : 1);
+    else if (step) next = this.selected < 0 ? (step > 0 ? 0 : last) : this.selected + step;
     else if (event.key === "Home") next = 0;
     else if (event.key === "End") next = last;
     else if (event.key === "Escape" && this.selected >= 0) next = null;
     else return;
     event.preventDefault();
-    this.choose(next === null ? -1 : Math.min(last, Math.max(0, next)), SETTLE_MS);
+    if (next !== undefined) this.choose(next === null ? -1 : Math.min(last, Math.max(0, next)), SETTLE_MS);
+  }
+
+  expertOf(i) {
+    const expert = this.experts[this.place(this.experts, i)];
+    if (expert === NONE) return null;
+    const layer = this.data.layers[this.at];
+    return `${layer}·${this.data.expert_names[layer]?.[expert] ?? `E${expert}`}`;
   }
 
   tell(i, aloud) {
-    const { texts, names, experts, columns } = this.data;
+    const { texts, names } = this.data;
     if (!this.tokens[i]) {
-      this.status.replaceChildren(
-        element("span", "hint", "Click a token, or focus the passage and use ← → (1), ↑ ↓ (10), Home, End; Esc clears."),
-      );
+      this.status.replaceChildren(element("span", "hint", HINT));
       return;
     }
-    const piece = names[i] ?? texts[i].trim();
-    const parts = [element("span", "hint", `token ${i}`), element("span", "piece", piece)];
-    if (experts[i] === null) parts.push(element("span", "", "not routed in this layer"));
-    else {
-      parts.push(element("span", "", experts[i]));
-      columns.forEach(({ label, values, digits }) => {
-        parts.push(element("span", "", `${label} ${number(values[i], digits)}`));
-      });
-    }
+    const expert = this.expertOf(i);
+    const parts = [element("span", "hint", `token ${i}`), element("span", "piece", names[i] ?? texts[i].trim())];
+    parts.push(element("span", "", expert ?? "not routed in this layer"));
+    this.columns.forEach(({ label, codes, low, step, digits }) => {
+      const code = codes[this.place(codes, i)];
+      if (code !== NONE) parts.push(element("span", "", `${label} ${(low + code * step).toFixed(digits)}`));
+    });
     this.status.replaceChildren(...parts);
     if (aloud) this.live.textContent = parts.map((part) => part.textContent).join(", ");
   }
@@ -239,9 +284,12 @@ export default function tokenStrip({ data, parentElement, setTriggerValue }) {
     strips.set(parentElement, strip);
   }
   strip.send = (i) => setTriggerValue("choose", i);
+  strip.sendLayer = (at) => setTriggerValue("layer", at);
   strip.update(data);
   return () => {
     clearTimeout(strip.timer);
+    clearTimeout(strip.layerTimer);
+    clearTimeout(strip.restTimer);
     strips.delete(parentElement);
   };
 }

@@ -1,0 +1,136 @@
+"""One expert beside the others: who is like it, and how its load went over the run.
+
+Legend: I expert of any layer, S task, W window of prompts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.occurrences import expert_occurrences
+from analysis.signatures import signatures
+from routing.errors import SelectionError
+from routing.trace import RoutingTrace
+
+__all__ = ["load_over_run", "similar_experts"]
+
+_SMALLEST_SPREAD = 1e-9
+_FEWEST_TASKS = 3
+
+
+def similar_experts(
+    trace: RoutingTrace, *, layer: str, expert: int, n_permutations: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """Experts of any layer that the same tasks use more or less than others do.
+
+    `similarity` is the correlation, over tasks, of the two experts' lifts. Among many experts some are alike by chance:
+    `beats_chance` tells whether it is larger than the largest similarity to any expert in 99 % of the shuffles of this
+    expert's lifts among tasks. `weight_similarity` is the cosine of the experts' weights, within the layer, where the
+    trace holds it.
+
+    Args:
+        trace: the trace.
+        layer: label of the layer.
+        expert: number of the expert in it.
+        n_permutations: shuffles for the null.
+        seed: of the shuffles.
+
+    Returns:
+        (row) · layer, expert, similarity, beats_chance, weight_similarity · correlation −1 to 1, most alike first; no
+        row for an expert that was never chosen or a trace of fewer than 3 tasks.
+
+    Raises:
+        SelectionError: the trace has no such expert.
+    """
+    table = signatures(trace, of="expert", values="lift")
+    names = list(zip(table["layer"].values.astype(str).tolist(), table["expert"].values.tolist(), strict=True))
+    if (layer, expert) not in names:
+        msg = f"This trace has no expert {layer}·E{expert}; its layers are {list(trace.layers)}. Choose among them."
+        raise SelectionError(msg)
+    own = names.index((layer, expert))
+    values_IS = table.to_numpy().astype(float)
+    # An expert that a task shuns altogether has no lift there: the lowest that any has stands for it.
+    floor = np.nanmin(values_IS[np.isfinite(values_IS)], initial=0.0)
+    known_I = ~np.isnan(values_IS).all(axis=1)
+    unit_IS = _standardized(np.where(np.isfinite(values_IS), values_IS, floor))
+    columns = ["layer", "expert", "similarity", "beats_chance", "weight_similarity"]
+    if not known_I[own] or values_IS.shape[1] < _FEWEST_TASKS or not unit_IS[own].any():
+        return pd.DataFrame(columns=columns)
+    similarity_I = unit_IS @ unit_IS[own]
+    others = known_I & (np.arange(len(names)) != own)
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permuted(np.broadcast_to(unit_IS[own], (n_permutations, values_IS.shape[1])), axis=1)
+    largest = (unit_IS[others] @ shuffled.T).max(axis=0) if others.any() and n_permutations else np.array([np.nan])
+    bound = float(np.quantile(largest, 0.99))
+    found = pd.DataFrame(names, columns=["layer", "expert"]).assign(similarity=similarity_I)
+    found["beats_chance"] = found["similarity"] > bound
+    found["weight_similarity"] = _by_weight(trace, names, layer=layer, expert=expert)
+    found = found[others].sort_values("similarity", ascending=False, kind="stable").reset_index(drop=True)
+    found.attrs.update(unit={"similarity": "correlation", "weight_similarity": "cosine"}, null_99=bound)
+    return found[columns]
+
+
+def load_over_run(trace: RoutingTrace, *, layer: str, expert: int, n_windows: int = 40) -> pd.DataFrame:
+    """An expert's activation rate in windows of prompts, in the order in which they were recorded.
+
+    The interval is that of a ratio over whole prompts (their tokens are alike), 1.96 standard errors wide either way.
+
+    Args:
+        trace: the trace.
+        layer: label of the layer.
+        expert: number of the expert in it.
+        n_windows: most windows; each holds as many prompts as the others, one at least.
+
+    Returns:
+        (window) · first_prompt, last_prompt (rows of `trace.prompts`), n_prompts, n_tokens, rate, rate_low, rate_high,
+        tasks (of its prompts) · share of tokens, 0 to 1; NaN where the layer routed none, interval NaN for one prompt.
+
+    Raises:
+        SelectionError: the trace has no such layer.
+        TraceError: the trace holds counts only.
+    """
+    counts = expert_occurrences(trace, layer=layer, expert=expert)
+    rows = np.flatnonzero(counts["n_routed"].to_numpy() > 0)
+    tasks = trace.prompts["task"].to_numpy(dtype=object)
+    found = []
+    for window in np.array_split(rows, max(1, min(n_windows, len(rows)))):
+        if not len(window):
+            continue
+        chosen, routed = (counts[name].to_numpy()[window].astype(float) for name in ("n_chosen", "n_routed"))
+        rate = chosen.sum() / routed.sum()
+        n = len(window)
+        # Taylor's variance of a ratio of sums over prompts.
+        residual = chosen - rate * routed
+        spread = np.sqrt((residual**2).sum() * n / (n - 1)) / routed.sum() if n > 1 else np.nan
+        found.append(
+            {
+                "first_prompt": int(window[0]),
+                "last_prompt": int(window[-1]),
+                "n_prompts": n,
+                "n_tokens": int(routed.sum()),
+                "rate": rate,
+                "rate_low": max(0.0, rate - 1.96 * spread) if n > 1 else np.nan,
+                "rate_high": min(1.0, rate + 1.96 * spread) if n > 1 else np.nan,
+                "tasks": ", ".join(dict.fromkeys(map(str, tasks[window]))),
+            }
+        )
+    names = ["first_prompt", "last_prompt", "n_prompts", "n_tokens", "rate", "rate_low", "rate_high", "tasks"]
+    frame = pd.DataFrame(found, columns=names)
+    frame.attrs["unit"] = dict.fromkeys(("rate", "rate_low", "rate_high"), "share of tokens")
+    return frame
+
+
+def _standardized(values_IS: np.ndarray) -> np.ndarray:
+    centered = values_IS - values_IS.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
+    unit: np.ndarray = np.where(length > _SMALLEST_SPREAD, centered / np.maximum(length, _SMALLEST_SPREAD), 0.0)
+    return unit
+
+
+def _by_weight(trace: RoutingTrace, names: list[tuple[str, int]], *, layer: str, expert: int) -> np.ndarray:
+    table = trace.vectors.get("expert_weight_similarity") if trace.vectors else None
+    if table is None or layer not in table["layer"].values.astype(str):
+        return np.full(len(names), np.nan)
+    row = table.sel(layer=layer).isel(expert=expert).to_numpy()
+    return np.array([row[other] if each == layer and other < len(row) else np.nan for each, other in names])

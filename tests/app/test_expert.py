@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from app.expert_sentences import steps_reading
+from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
+from tests.app.conftest import counted, text_of
+from tests.traces import encoder_decoder_trace, planted_trace, trace_of
+
+SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
+
+
+def test_the_page_of_a_specialist_tells_what_it_serves(open_app):
+    page = open_app("expert", {"run": "even", "expert": "L02.E1"})
+    assert not page.exception
+    said = text_of(page)
+    assert "L02·E1" in said
+    assert "**L02·E1** serves sentiment most" in said
+    assert "By task, beyond chance, it serves more sentiment" in said
+    assert [metric.label for metric in page.metric][:2] == ["Load ÷ even share", "Share of the layer's work"]
+    (contexts,) = (
+        json.loads(each.proto.json)
+        for each in page.get("bidi_component")
+        if each.proto.component_name == "routescope.context_list"
+    )
+    assert len(contexts["rows"]) == 8
+    for title in ("Works together with", "Comes next where it is selected", "Is selected where it comes next"):
+        assert title in said
+
+
+def test_without_a_name_the_page_is_that_of_the_selection_else_of_the_busiest(open_app):
+    page = open_app("expert", {"run": "skewed", "experts": "L01.E4"})
+    assert "## L01·E4" in text_of(page)
+    # the planted run overloads expert 3 of layer L02
+    assert "## L02·E3" in text_of(open_app("expert", {"run": "skewed"}))
+
+
+def test_stepping_goes_to_the_next_expert_and_keeps_the_selection(open_app):
+    page = open_app("expert", {"run": "even", "expert": "L02.E1", "tasks": "facts"})
+    page.button(key="expert_right").click().run()
+    assert page.query_params["expert"] == "L02.E2"
+    assert page.query_params["tasks"] == "facts"
+    page.selectbox(key="page_layer").select("L00").run()
+    assert page.query_params["expert"] == "L00.E2"
+    page.button(key="select_expert").click().run()
+    assert page.query_params["experts"] == "L00.E2"
+
+
+@pytest.mark.parametrize("name", ["L99.E1", "nonsense", "L00.E999"])
+def test_an_expert_that_is_not_there_is_said_and_another_shown(open_app, name):
+    page = open_app("expert", {"run": "even", "expert": name})
+    assert not page.exception
+    assert page.warning
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        trace_of([[0, 1]], n_experts=4),
+        trace_of([[0], [0]], n_experts=1),
+        encoder_decoder_trace(),
+        counted(planted_trace(seed=0, **SHAPE)),
+        hyper_moe_trace(seed=0),
+        pha_trace(seed=0),
+        task_moe_trace(seed=0),
+        task_moe_trace(seed=0, soft=True),
+    ],
+    ids=["one token", "one expert", "encoder–decoder", "counts", "HyperMoE", "PHA", "Task-level MoE", "soft"],
+)
+def test_odd_runs_have_pages_too(app_on, trace):
+    assert not app_on(trace, "expert", {"expert": f"{trace.layers[-1]}.E0"}).exception
+
+
+def test_experts_of_other_views_lead_here(open_app):
+    for view, query in (("tasks", {}), ("tokens", {"focus": "facts-002@4"})):
+        page = open_app(view, {"run": "even", "experts": "L02.E1"} | query)
+        assert not page.exception
+        links = [each.proto.query_string for each in page.get("page_link")]
+        if view == "tasks":
+            assert any("expert=L02.E1" in link for link in links)
+
+
+def test_training_is_told_from_first_to_last():
+    assert "From 10 % of its layer's work at step 0 to 30 % at step 200" in steps_reading(
+        pd.Series({0: 0.1, 200: 0.3}), even=0.125
+    ).replace("\u00a0", " ")
