@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["RUNS_VARIABLE", "Run", "find_runs", "places", "snapshots"]
+__all__ = ["REPOSITORY", "RUNS_VARIABLE", "Run", "find_runs", "places", "snapshots"]
 
 RUNS_VARIABLE = "ROUTESCOPE_RUNS"
-_REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
 # Sample models with traces of their own, recorded while they were trained.
-_SHIPPED = _REPOSITORY / "sample_checkpoints"
+_SHIPPED = REPOSITORY / "sample_checkpoints"
 _STEP = re.compile(r"step[-_]?(\d+)", re.IGNORECASE)
 # What makes a folder a trace: its header. Runs may lie a few folders deep, never inside one another.
 _HEADER = "header.json"
@@ -44,7 +44,7 @@ def places() -> tuple[Path, ...]:
     named = os.environ.get(RUNS_VARIABLE)
     if named:
         return tuple(Path(each).expanduser() for each in named.split(os.pathsep) if each)
-    return tuple(dict.fromkeys((Path.cwd() / "runs", _REPOSITORY / "runs")))
+    return tuple(dict.fromkeys((Path.cwd() / "runs", REPOSITORY / "runs")))
 
 
 def find_runs(roots: Sequence[str | Path]) -> tuple[Run, ...]:

@@ -89,6 +89,14 @@ VIEWS = (
         icon=":material/extension:",
         load=partial(_view, "adapters"),
     ),
+    View(
+        title="Routes",
+        question="Which whole layers does each task take?",
+        url="routes",
+        icon=":material/route:",
+        load=partial(_view, "routes"),
+        needs=("assignments",),
+    ),
 )
 
 
