@@ -55,6 +55,13 @@ class OptionNorm(StrEnum):
     sum = "sum"
 
 
+class Over(StrEnum):
+    """What prompts are grouped by."""
+
+    task = "task"
+    task_type = "task_type"
+
+
 def _in_sentences(command: Callable[..., None]) -> Callable[..., None]:
     """Errors of our family are told as what they are: sentences. Everything else stays a traceback."""
 
@@ -182,6 +189,61 @@ def pack(
 
 
 cli.command("findings")(_in_sentences(findings_command))
+
+
+@cli.command("knock-out")
+@_in_sentences
+def knock_out(
+    trace: Annotated[Path, typer.Argument(help="Folder of a trace of the model.")],
+    experts: Annotated[
+        list[str] | None, typer.Option(help="A set of experts, as 'L05·E11,L06·E2' or 'L05.E11'; may be repeated.")
+    ] = None,
+    serving: Annotated[
+        list[str] | None, typer.Option(help="A group of prompts whose own experts are knocked out; may be repeated.")
+    ] = None,
+    n_experts: Annotated[int, typer.Option(min=1, help="Experts a group that --serving names.")] = 3,
+    over: Annotated[Over, typer.Option(help="What prompts are grouped by.")] = Over.task_type,
+    n_random: Annotated[int, typer.Option("--random", min=0, help="Random sets for each set.")] = 20,
+    model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="As for record. [default: what the trace says]")] = None,
+    generate: Annotated[bool, typer.Option("--generate", help="Score generated answers too; slow.")] = False,  # noqa: FBT002
+    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts a batch.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: the trace's]")] = None,
+) -> None:
+    """Run the model without some experts, beside random ones. Stopped, it goes on where it was when started again."""
+    from app.intervening import run_knock_out
+
+    run_knock_out(
+        trace, console=out, model=model, tasks=tasks or [], experts=experts or [], serving=serving or [],
+        n_experts=n_experts, over=over.value, n_random=n_random, generate=generate, limit=limit, seed=seed,
+        batch_size=batch_size, device=device, out=folder,
+    )  # fmt: skip
+
+
+@cli.command()
+@_in_sentences
+def intervene(
+    trace: Annotated[Path, typer.Argument(help="Folder of a trace of the model.")],
+    over: Annotated[Over, typer.Option(help="What prompts are grouped by.")] = Over.task,
+    model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="As for record. [default: what the trace says]")] = None,
+    generate: Annotated[bool, typer.Option("--generate", help="Score generated answers too; slow.")] = False,  # noqa: FBT002
+    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts a batch.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: the trace's]")] = None,
+) -> None:
+    """Replace what adapters are made from: HyperMoE's selection embedding, or the prototypes of PHA's tasks."""
+    from app.intervening import run_intervention
+
+    run_intervention(
+        trace, console=out, model=model, tasks=tasks or [], over=over.value, generate=generate, limit=limit,
+        seed=seed, batch_size=batch_size, device=device, out=folder,
+    )  # fmt: skip
 
 
 @cli.command()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from transformers import GenerationConfig
 
 from hooks.conditioning import Conditioning
@@ -18,9 +19,30 @@ from hooks.scoring import first_line
 if TYPE_CHECKING:
     from hooks.recorder import Recorder
 
-__all__ = ["Answerer"]
+__all__ = ["Answerer", "generation_inputs"]
 
 N_OPTIONS_A_PROMPT_AT_ONCE = 4
+
+
+def generation_inputs(model: nn.Module, batch: Sequence[Encoded], *, pad_id: int, n_new_tokens: int) -> dict[str, Any]:
+    """Arguments of a greedy `generate()` over a batch, with the tasks of its prompts where the model is told them."""
+    two_stacks = bool(getattr(model.config, "is_encoder_decoder", False))
+    side = "right" if two_stacks else "left"
+    rows = [each.ids for each in batch]
+    ids, mask = padded(rows, pad_id=pad_id, side=side, device=model_device(model))
+    limit = None if two_stacks else context_length(model)
+    if limit is not None:
+        n_new_tokens = min(n_new_tokens, limit - ids.shape[1])
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=n_new_tokens,
+        pad_token_id=pad_id,
+        eos_token_id=sorted(eos_ids_of(model)) or None,
+        decoder_start_token_id=decoder_start_id(model, pad_id=pad_id) if two_stacks else None,
+    )
+    told = Conditioning(model).arguments([each.prompt for each in batch], ids, mask)
+    return {"input_ids": ids, "attention_mask": mask, "generation_config": config, **told}
 
 
 class Answerer:
@@ -102,28 +124,16 @@ class Answerer:
         return sum(map(len, rows))
 
     def _generated(self, batch: Sequence[Encoded], n_new_tokens: int) -> tuple[list[str | None], int]:
-        side = "right" if self._two_stacks else "left"
-        ids, mask = padded([each.ids for each in batch], pad_id=self._pad_id, side=side, device=self._device)
-        limit = None if self._two_stacks else context_length(self._inner)
-        if limit is not None:
-            n_new_tokens = min(n_new_tokens, limit - ids.shape[1])
-        config = GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=n_new_tokens,
-            pad_token_id=self._pad_id,
-            eos_token_id=sorted(eos_ids_of(self._inner)) or None,
-            decoder_start_token_id=decoder_start_id(self._inner, pad_id=self._pad_id) if self._two_stacks else None,
-        )
         prompts = [each.prompt for each in batch]
         by_prompt = self._recorder.unit == "prompt"
         with self._recorder.paused():
-            told = self._conditioning.arguments(prompts, ids, mask)
+            given = generation_inputs(self._inner, batch, pad_id=self._pad_id, n_new_tokens=n_new_tokens)
         with self._recorder.paused() if by_prompt else self._recorder.labelled(prompts):
-            found = self._inner.generate(input_ids=ids, attention_mask=mask, generation_config=config, **told)
+            found = self._inner.generate(**given)
+        ids = given["input_ids"]
         written = found[:, 1:] if self._two_stacks else found[:, ids.shape[1] :]
         texts = [first_line(text) for text in self._tokenizer.batch_decode(written, skip_special_tokens=True)]
-        n_fed = int(mask.sum()) + written.numel()
+        n_fed = int(given["attention_mask"].sum()) + written.numel()
         if by_prompt:
             n_fed += self._read(
                 batch,

@@ -1,0 +1,299 @@
+"""What a set of experts is needed for: loss and score without it, beside random sets of the same layers and load.
+
+P prompt, S random set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from analysis.interventions.bench import Bench
+from analysis.interventions.effects import ALL, changes, effects, groups_of, mean_interval, rank_p_value
+from analysis.interventions.ledger import Progress, StudyFolder
+from analysis.interventions.random_sets import Expert, load_of, matched_sets
+from analysis.load import expert_load
+from analysis.specialization import specialization
+from hooks.knock_out import experts_knocked_out
+from routing import RoutingTrace, SelectionError
+
+__all__ = ["KnockOut", "knock_out", "serving_sets"]
+
+UNTOUCHED = "untouched"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KnockOut:
+    """What happened without sets of experts.
+
+    Attributes:
+        sets: one row a set and expert: set, random (0 for the chosen set, else the number of the random set), layer,
+            expert, load (mean share of its layers' work).
+        effects: one row a set and group of prompts ("all" first): n_prompts, nll_before, nll_change with low and high
+            (95 % bootstrap over prompts, paired), score_before, score_change; random_mean, random_low, random_high of
+            the random sets' nll_change (their range); p_value, how often a random set does at least as much harm;
+            n_random.
+        dissociation: one row a set that serves a group: inside and outside (nll_change of the group's prompts and of
+            the others), difference with low and high, p_value and n_random as above.
+        double: one row a pair of such sets: a, b, a_on_a, a_on_b, b_on_a, b_on_b (nll_change), interaction = (a_on_a −
+            a_on_b) + (b_on_b − b_on_a) with low and high, p_value and n_random against pairs of random sets.
+        path: folder of the tables.
+    """
+
+    sets: pd.DataFrame
+    effects: pd.DataFrame
+    dissociation: pd.DataFrame
+    double: pd.DataFrame
+    path: Path
+
+
+def knock_out(
+    trace: RoutingTrace,
+    bench: Bench,
+    *,
+    sets: Mapping[str, Sequence[Expert]],
+    serves: Mapping[str, str] | None = None,
+    over: str = "task_type",
+    n_random: int = 20,
+    seed: int = 0,
+    beside: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> KnockOut:
+    """Evaluate a model without sets of experts, each made unselectable before top-k.
+
+    Args:
+        trace: a trace of this model; it says the load that random sets are matched to.
+        bench: the model and prompts.
+        sets: experts by the name of their set.
+        serves: for sets that are thought to serve a group of prompts, the group.
+        over: what prompts are grouped by: "task" or "task_type".
+        n_random: random sets for each set; fewer where the layers do not allow as many.
+        seed: of random sets and bootstrap.
+        beside: folder for the results, instead of beside the trace.
+        progress: called after each pass over the prompts.
+
+    Raises:
+        SelectionError: a set is empty, names experts that are not there, or serves a group that no prompt is of.
+        RecordingError: an expert cannot be knocked out.
+    """
+    load = expert_load(trace)
+    serves = dict(serves or {})
+    untouched_groups = set(groups_of(bench.prompts, over=over))
+    if unknown := sorted(set(serves.values()) - untouched_groups) or sorted(set(serves) - set(sets)):
+        msg = (
+            f"{', '.join(unknown)} is neither a group of the prompts ({', '.join(sorted(untouched_groups))}) nor one "
+            f"of the sets ({', '.join(sets)}). Say for each set which group it serves."
+        )
+        raise SelectionError(msg)
+    random = {
+        name: matched_sets(load, experts, n_sets=n_random, seed=seed + number)
+        for number, (name, experts) in enumerate(sets.items())
+    }
+    params = {
+        **bench.identity(),
+        "trace": trace.digest,
+        "sets": {name: [[layer, int(expert)] for layer, expert in experts] for name, experts in sets.items()},
+        "n_random": n_random,
+        "seed": seed,
+    }
+    folder = StudyFolder(trace if beside is None else beside, "knock-out", params=params, progress=progress)
+    plan: dict[str, Callable[[], pd.DataFrame]] = {UNTOUCHED: bench.measured}
+    for name, experts in sets.items():
+        for number, each in enumerate([tuple(experts), *random[name]]):
+            plan[_unit(name, number)] = lambda each=each: _without(bench, each)  # type: ignore[misc]
+    tables = folder.units(plan)
+    before = tables[UNTOUCHED]
+    found = {
+        "sets": _set_table(sets, random, load),
+        "effects": pd.concat(
+            [_effects_of(name, tables, n_random=len(random[name]), over=over, seed=seed) for name in sets],
+            ignore_index=True,
+        ),
+        "dissociation": _dissociation(before, tables, serves, random, over=over, seed=seed),
+        "double": _double(before, tables, serves, random, over=over, seed=seed),
+    }
+    folder.keep(found, about={"over": over, "serves": serves, "seed": seed})
+    return KnockOut(**found, path=folder.path)
+
+
+def serving_sets(
+    trace: RoutingTrace, groups: Sequence[str], *, over: str = "task_type", n_experts: int = 3, seed: int = 0
+) -> dict[str, list[Expert]]:
+    """For each group of prompts, the experts that it uses most beyond what prompts do overall.
+
+    Candidates are ranked by z of `specialization`; of a layer, at least as many experts are left as a token needs, and
+    as many as are taken, so that random sets exist.
+
+    Args:
+        trace: the trace.
+        groups: tasks or task types.
+        over: which of the two they are.
+        n_experts: how many for each.
+        seed: of the permutations.
+
+    Raises:
+        SelectionError: a group is none of the trace's.
+    """
+    table = specialization(trace, over=over, n_permutations=100, seed=seed)  # type: ignore[arg-type]
+    known = table["group"].to_numpy().tolist()
+    if unknown := [group for group in groups if group not in known]:
+        msg = f"The trace has no {over} {', '.join(unknown)}; it has {', '.join(known)}. Name one of these."
+        raise SelectionError(msg)
+    found: dict[str, list[Expert]] = {}
+    for group in groups:
+        z = table["z"].sel(group=group).to_series().dropna()
+        z = z[z > 0].sort_values(ascending=False, kind="stable")
+        chosen: list[Expert] = []
+        for layer, expert in z.index:
+            facts = trace.layer_facts[trace.layers.index(layer)]
+            needed = 1 if facts.top_k == facts.n_experts else facts.top_k
+            n_here = sum(at == layer for at, _ in chosen) + 1
+            if n_here <= min(facts.n_experts - needed, facts.n_experts // 2) and len(chosen) < n_experts:
+                chosen.append((str(layer), int(expert)))
+        found[group] = chosen
+    return found
+
+
+def _without(bench: Bench, experts: Sequence[Expert]) -> pd.DataFrame:
+    with experts_knocked_out(bench.model, bench.sites, list(experts)):
+        return bench.measured()
+
+
+def _unit(name: str, number: int) -> str:
+    return f"without {name}" if number == 0 else f"without {name}, random set {number}"
+
+
+def _set_table(
+    sets: Mapping[str, Sequence[Expert]], random: Mapping[str, Sequence[Sequence[Expert]]], load: xr.DataArray
+) -> pd.DataFrame:
+    rows = [
+        {"set": name, "random": number, "layer": layer, "expert": int(expert), "load": load_of(load, each)}
+        for name, experts in sets.items()
+        for number, each in enumerate([experts, *random[name]])
+        for layer, expert in each
+    ]
+    return pd.DataFrame(rows)
+
+
+def _effects_of(name: str, tables: Mapping[str, pd.DataFrame], *, n_random: int, over: str, seed: int) -> pd.DataFrame:
+    before = tables[UNTOUCHED]
+    own = effects(before, tables[_unit(name, 0)], over=over, seed=seed)
+    group, null = groups_of(before, over=over), []
+    for number in range(1, n_random + 1):
+        changed = changes(before, tables[_unit(name, number)])["nll"].to_numpy()
+        null.append([np.nanmean(changed if each == ALL else changed[group == each]) for each in own["group"]])
+    null_SG = np.array(null).reshape(n_random, len(own))
+    return own.assign(
+        set=name,
+        random_mean=null_SG.mean(axis=0) if n_random else np.nan,
+        random_low=null_SG.min(axis=0) if n_random else np.nan,
+        random_high=null_SG.max(axis=0) if n_random else np.nan,
+        p_value=[rank_p_value(value, null_SG[:, g]) for g, value in enumerate(own["nll_change"])],
+        n_random=n_random,
+    )
+
+
+def _dissociation(
+    before: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    serves: Mapping[str, str],
+    random: Mapping[str, Sequence[object]],
+    *,
+    over: str,
+    seed: int,
+) -> pd.DataFrame:
+    group, rows = groups_of(before, over=over), []
+    for name, served in serves.items():
+        mine = group == served
+        own = changes(before, tables[_unit(name, 0)])["nll"].to_numpy()
+        null = [
+            _split(changes(before, tables[_unit(name, number)])["nll"].to_numpy(), mine)
+            for number in range(1, len(random[name]) + 1)
+        ]
+        difference = _split(own, mine)
+        low, high = _difference_interval(own, mine, seed=seed)
+        rows.append(
+            {
+                "set": name,
+                "serves": served,
+                "inside": float(np.nanmean(own[mine])),
+                "outside": float(np.nanmean(own[~mine])) if (~mine).any() else np.nan,
+                "difference": difference,
+                "low": low,
+                "high": high,
+                "random_mean": float(np.mean(null)) if null else np.nan,
+                "p_value": rank_p_value(difference, null),
+                "n_random": len(null),
+            }
+        )
+    columns = ["set", "serves", "inside", "outside", "difference", "low", "high", "random_mean", "p_value", "n_random"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _double(
+    before: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    serves: Mapping[str, str],
+    random: Mapping[str, Sequence[object]],
+    *,
+    over: str,
+    seed: int,
+) -> pd.DataFrame:
+    group, rows = groups_of(before, over=over), []
+    for a, b in combinations(serves, 2):
+        in_a, in_b = group == serves[a], group == serves[b]
+        if serves[a] == serves[b]:
+            continue
+
+        def change(name: str, number: int) -> np.ndarray:
+            return changes(before, tables[_unit(name, number)])["nll"].to_numpy()
+
+        contrast = change(a, 0) - change(b, 0)
+        null = []
+        for number in range(1, min(len(random[a]), len(random[b])) + 1):
+            other = change(a, number) - change(b, number)
+            null.append(float(np.nanmean(other[in_a]) - np.nanmean(other[in_b])))
+        interaction = float(np.nanmean(contrast[in_a]) - np.nanmean(contrast[in_b]))
+        both = in_a | in_b
+        low, high = _difference_interval(contrast[both], in_a[both], seed=seed)
+        rows.append(
+            {
+                "a": a,
+                "b": b,
+                **{
+                    f"{one}_on_{where}": float(np.nanmean(change(name, 0)[mask]))
+                    for one, name in (("a", a), ("b", b))
+                    for where, mask in (("a", in_a), ("b", in_b))
+                },
+                "interaction": interaction,
+                "low": low,
+                "high": high,
+                "p_value": rank_p_value(interaction, null),
+                "n_random": len(null),
+            }
+        )
+    columns = ["a", "b", "a_on_a", "a_on_b", "b_on_a", "b_on_b", "interaction", "low", "high", "p_value", "n_random"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _split(values: np.ndarray, inside: np.ndarray) -> float:
+    if not inside.any() or inside.all():
+        return float("nan")
+    return float(np.nanmean(values[inside]) - np.nanmean(values[~inside]))
+
+
+def _difference_interval(values: np.ndarray, inside: np.ndarray, *, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of a difference of two means, prompts drawn within each side."""
+    rng = np.random.default_rng(seed)
+    sides = [side[np.isfinite(side)] for side in (values[inside], values[~inside])]
+    if min(map(len, sides)) < 2:
+        return mean_interval(np.zeros(0))
+    means = [side[rng.integers(0, len(side), (2000, len(side)))].mean(axis=1) for side in sides]
+    low, high = np.quantile(means[0] - means[1], (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,208 @@
+"""Interventions from the command line: `routescope knock-out` and `routescope intervene`. Torch only when they run."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from app.terminal import printable
+from routing import RoutingTrace, SelectionError, TaskError, TaskSet, open_trace, read_tasks
+
+if TYPE_CHECKING:
+    from analysis.interventions import Bench
+    from analysis.interventions import Progress as Done
+
+__all__ = ["run_intervention", "run_knock_out"]
+
+EXPERT = re.compile(r"\s*(?P<layer>\w+)[·.:]E?(?P<expert>\d+)\s*")
+
+
+def run_knock_out(
+    path: Path,
+    *,
+    console: Console,
+    model: str | None,
+    tasks: list[str],
+    experts: list[str],
+    serving: list[str],
+    n_experts: int,
+    over: str,
+    n_random: int,
+    generate: bool,
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Knock out named sets of experts, and those that serve groups of prompts, and print what it did.
+
+    Raises:
+        SelectionError: an expert or a group is not there, or none was named.
+    """
+    trace = open_trace(path)
+    named = {", ".join(map(_plain, each)): each for each in map(_experts, experts)}
+    if not named and not serving:
+        msg = "No experts were named. Name some (--experts 'L05·E11,L06·E2'), or groups of prompts (--serving)."
+        raise SelectionError(msg)
+    bench = _bench(trace, model, tasks, limit=limit, seed=seed, batch_size=batch_size, device=device, generate=generate)
+    from analysis.interventions import knock_out, serving_sets
+
+    found = serving_sets(trace, serving, over=over, n_experts=n_experts, seed=seed)
+    if empty := [group for group, chosen in found.items() if not chosen]:
+        msg = f"No expert is used more by {', '.join(empty)} than by other prompts. Name the experts (--experts)."
+        raise SelectionError(msg)
+    with _bar(console) as told:
+        result = knock_out(
+            trace,
+            bench,
+            sets={**named, **found},
+            serves={group: group for group in found},
+            over=over,
+            n_random=n_random,
+            seed=seed,
+            beside=out,
+            progress=told,
+        )
+    for group, chosen in found.items():
+        console.print(f"[bold]{escape(group)}[/] is served by {', '.join(map(_plain, chosen))}.")
+    columns = ["set", "group", "n_prompts", "nll_change", "low", "high", "random_mean", "p_value", "score_change"]
+    console.print(_printed(result.effects[columns], "Without the experts, against random sets of the same layers"))
+    if len(result.dissociation):
+        console.print(_printed(result.dissociation, "Inside and outside the group that a set serves"))
+    if len(result.double):
+        console.print(_printed(result.double, "Double dissociation"))
+    console.print(f"Kept in {escape(printable(str(result.path)))}", soft_wrap=True)
+
+
+def run_intervention(
+    path: Path,
+    *,
+    console: Console,
+    model: str | None,
+    tasks: list[str],
+    over: str,
+    generate: bool,
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Replace what the model's adapters are made from, whichever it has, and print what it did."""
+    trace = open_trace(path)
+    bench = _bench(trace, model, tasks, limit=limit, seed=seed, batch_size=batch_size, device=device, generate=generate)
+    from analysis.interventions import prototype_exchange, selection_embedding_effects
+
+    beside: Any = trace if out is None else out
+    if hasattr(bench.model, "prototypes"):
+        with _bar(console) as told:
+            found = prototype_exchange(bench, beside=beside, seed=seed, progress=told)
+        console.print(_printed(found.tasks, "Own prototype and those of other tasks (nll, nats a token)"))
+        console.print(
+            f"A task's own prototype is better than the mean one by {found.dominance:.4f} nats a token "
+            f"(p = {found.p_value:.3g}, {found.n_permutations:,} permutations)."
+        )
+        return
+    with _bar(console) as told:
+        effects = selection_embedding_effects(bench, beside=beside, over=over, seed=seed, progress=told)
+    columns = ["override", "group", "n_prompts", "nll_before", "nll_change", "low", "high", "score_change"]
+    console.print(_printed(effects[columns], "With another selection embedding (nll, nats a token)"))
+
+
+def _bench(
+    trace: RoutingTrace,
+    model: str | None,
+    tasks: list[str],
+    *,
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    generate: bool,
+) -> Bench:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers.utils.logging import disable_progress_bar
+
+    from analysis.interventions import Bench
+
+    disable_progress_bar()
+    folder = model or trace.provenance.model
+    if not folder:
+        msg = "The trace does not say which model it is of. Name the model's folder (--model)."
+        raise SelectionError(msg)
+    task_set = _tasks(trace, tasks, limit=limit, seed=seed)
+    return Bench.of_folder(folder, task_set, device=device, batch_size=batch_size, generates=generate)
+
+
+def _tasks(trace: RoutingTrace, tasks: list[str], *, limit: int | None, seed: int) -> TaskSet:
+    sources = tasks or [each for each in trace.provenance.tasks.split(", ") if each]
+    if not sources:
+        msg = "The trace does not say where its tasks come from. Name them (--tasks)."
+        raise TaskError(msg)
+    return read_tasks(sources, limit=limit, seed=seed)
+
+
+def _experts(written: str) -> list[tuple[str, int]]:
+    found = []
+    for part in written.split(","):
+        match = EXPERT.fullmatch(part)
+        if match is None:
+            msg = f"{part.strip()!r} names no expert. Write experts as L05·E11 or L05.E11, with commas between them."
+            raise SelectionError(msg)
+        found.append((match["layer"], int(match["expert"])))
+    return found
+
+
+def _plain(expert: tuple[str, int]) -> str:
+    return f"{expert[0]}·E{expert[1]}"
+
+
+def _printed(table: pd.DataFrame, title: str) -> Table:
+    shown = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for name in table.columns:
+        is_number = table[name].dtype.kind in "if"
+        shown.add_column(name.replace("_", " "), justify="right" if is_number else "left", no_wrap=is_number)
+    for row in table.itertuples(index=False):
+        shown.add_row(*(_cell(each) for each in row))
+    return shown
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.3f}"
+    return escape(printable(str(value)))
+
+
+class _bar:  # noqa: N801 - used like a function
+    """A progress bar for the passes of a study."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> Callable[[Done], None]:
+        self._bar.__enter__()
+        task = self._bar.add_task("passes", total=None)
+        return lambda done: self._bar.update(
+            task, completed=done.n_done, total=done.n_total, description=escape(printable(done.unit[:40]))
+        )
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
