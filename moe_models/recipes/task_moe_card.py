@@ -150,8 +150,8 @@ def _routes(metrics: Mapping[str, Any], study: Mapping[str, Any] | None) -> str:
         + "\n".join(lines)
         + f"\n\nSharpness: entropy of a task's route in a layer {routes['entropy']:.2f} nats of {most:.2f}; of the "
         f"mean route {routes['mean_route_entropy']:.2f}; specialization, the difference, "
-        f"{routes['specialization']:.2f}. {routes['n_distinct_hard_routes']} distinct routes of {len(metrics['test'])} tasks, each layer's largest "
-        "weight taken."
+        f"{routes['specialization']:.2f}. {routes['n_distinct_hard_routes']} distinct routes of {len(metrics['test'])} "
+        "tasks, each layer's largest weight taken."
     )
     return told + (f"\n\nOver seeds:\n\n{verdict(study)}" if study else "")
 
