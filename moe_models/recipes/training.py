@@ -3,9 +3,12 @@
 import copy
 import math
 import os
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,7 +96,14 @@ class TrainingRun:
         return statistics.median(rates) if rates else 0.0
 
     def run(self) -> bool:
-        """Train up to the schedule's last step, or until the time is up; return whether the last step was reached."""
+        """Train up to the schedule's last step; return whether it was reached.
+
+        When the time is up, and when the process is asked to end (SIGTERM), the state is saved and training stops.
+        """
+        with _asked_to_end() as asked:
+            return self._run(asked)
+
+    def _run(self, asked: threading.Event) -> bool:
         options, started = self._options, time.monotonic()
         seconds_before = self.seconds
         if self.step in options.snapshot_steps:
@@ -136,9 +146,10 @@ class TrainingRun:
                 marked += time.monotonic() - begun
             if self.step in options.snapshot_steps or last:
                 self._snapshot()
-            if options.stop_after_seconds and time.monotonic() - started > options.stop_after_seconds:
-                self._snapshot()
+            late = options.stop_after_seconds and time.monotonic() - started > options.stop_after_seconds
+            if (late or asked.is_set()) and not last:
                 self.save()
+                self._snapshot()
                 break
         return self.step >= self._schedule.n_steps
 
@@ -224,6 +235,20 @@ class TrainingRun:
 
     def _snapshot(self) -> None:
         save_weights(self.model, self._folder / "snapshots" / f"step-{self.step:06d}")
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """Yield what is set once the process is asked to end, instead of ending it in the middle of a step."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's alone
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def save_weights(model: PreTrainedModel, folder: Path) -> None:

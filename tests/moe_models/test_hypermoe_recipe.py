@@ -1,6 +1,8 @@
 """The HyperMoE recipe on a made-up corpus: runs are paired, go on where they were cut off, and learn."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -144,6 +146,19 @@ def test_a_killed_run_goes_on_to_the_same_end(corpus, tmp_path, monkeypatch):
     assert json.loads((killed / "metrics.json").read_text())["training"]["resumed_at"] == [4]
     with pytest.raises(ValueError, match="conditioning 'unselected', and 'selected' is asked for"):
         train(corpus, killed, "--steps", "6", "--resume", "--conditioning", "selected")
+
+
+def test_a_run_that_is_asked_to_end_saves_and_says_so(corpus, tmp_path, monkeypatch):
+    stepped = MasterWeightOptimizer.step
+
+    def step_and_be_asked(optimizer, **options):
+        stepped(optimizer, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(MasterWeightOptimizer, "step", step_and_be_asked)
+    assert train(corpus, tmp_path, "--steps", "6", "--check-every", "100") == 3
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_it_learns_what_counting_tokens_does_not_tell(corpus):
