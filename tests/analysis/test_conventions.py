@@ -19,6 +19,8 @@ from tests.traces import planted_trace
 ROOT = Path(__file__).resolve().parents[2]
 HEADINGS = re.findall(r"^## (\S+)$", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
 FUNCTIONS = sorted(name for name in analysis.__all__ if inspect.isfunction(getattr(analysis, name)))
+INTERVENTIONS = ("knock_out", "selection_embedding_effects", "prototype_exchange")
+"""Functions of `analysis.interventions`, which is not imported here: it needs torch."""
 LABELS = ("Question.", "Definition.", "Unit", "Reading", "Source", "How it misleads")
 
 TRACE = planted_trace(seed=0, n_tasks=4, n_prompts_a_task=4)
@@ -114,7 +116,7 @@ def test_every_public_function_has_its_heading_and_promise(name):
     assert len(parts) >= 3, f"{name}: dims · unit · range"
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *BALANCE_UNITS, "lift", "q_value", "silhouette", "stability"])
+@pytest.mark.parametrize("name", [*FUNCTIONS, *BALANCE_UNITS, *INTERVENTIONS, "lift", "q_value", "silhouette", "stability"])
 def test_every_definition_is_whole(name):
     text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     body = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
@@ -128,7 +130,7 @@ def test_every_definition_is_whole(name):
 def test_every_heading_is_a_name_of_something():
     columns = {*BALANCE_UNITS, "lift", "q_value", "silhouette", "stability"}
     columns |= {"trustworthiness", "continuity", "neighbor_preservation"}
-    assert set(HEADINGS) == {*FUNCTIONS, *columns}
+    assert set(HEADINGS) == {*FUNCTIONS, *columns, *INTERVENTIONS}
 
 
 @pytest.mark.parametrize("name", CALLS)

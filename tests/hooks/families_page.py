@@ -10,6 +10,7 @@ from typing import Any
 from tests.hooks.families import Family
 from tests.hooks.families_remarks import CASES, DEFECTS
 from tests.hooks.family_table import EXCLUDED, FAMILIES
+from tests.hooks.system_rows import SYSTEM_CHECKS, SYSTEM_ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "families.md"
@@ -53,6 +54,21 @@ Proof is *replay* where the recorded ids and weights explain what the experts re
 does not run the experts that its router names. It is made in every recording, on the first batch, to 2e-3 of a row's
 length in float32, 1e-2 in float16 and 3e-2 in bfloat16 (a wrong expert gives about 1).
 
+## Our own systems
+
+The models of `moe_models/`, loaded by `routescope record` from the folders that `save_pretrained` writes. What a layer
+generates is never kept row by row: the trace has each distinct adapter once, and the rows name it.
+
+{systems}
+
+Shown on tiny models (hidden 32), from what is on the disk and the modules' own inputs and outputs:
+
+{system_checks}
+
+The first batch of every recording is proven in the same way and to the same tolerance.
+Refused by name: an overridden selection embedding, weights that change while adapters are recorded, adapters set before
+the recording began, a compiled PHA or Task-level model, a task without a route.
+
 ## Kernels, wrappers, modes
 
 {cases}
@@ -84,7 +100,24 @@ def page(results: dict[str, Any]) -> str:
     excluded = "\n".join(f"- `{name}`: {reason}" for name, reason in EXCLUDED.items())
     cases = _table(("case", "what happens", "shown by"), CASES)
     defects = _table(("family", "version", "defect"), DEFECTS)
-    return "".join(lines) + AFTER.format(checks=checks, cases=cases, defects=defects, excluded=excluded)
+    systems = _table(
+        ("system", "class", "recorded", "shown by"), [(*row, f"`{_short(test)}`") for *row, test in SYSTEM_ROWS]
+    )
+    system_checks = "\n".join(f"- `{_short(name)}`: {meaning}." for name, meaning in SYSTEM_CHECKS.items())
+    return "".join(lines) + AFTER.format(
+        checks=checks,
+        cases=cases,
+        defects=defects,
+        excluded=excluded,
+        systems=systems,
+        system_checks=system_checks,
+    )
+
+
+def _short(test: str) -> str:
+    """File and name of a test, without what all of them begin with."""
+    module, name = test.split(".")
+    return f"{module}.py::{name}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
