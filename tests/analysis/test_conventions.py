@@ -116,7 +116,9 @@ def test_every_public_function_has_its_heading_and_promise(name):
     assert len(parts) >= 3, f"{name}: dims · unit · range"
 
 
-@pytest.mark.parametrize("name", [*FUNCTIONS, *BALANCE_UNITS, *INTERVENTIONS, "lift", "q_value", "silhouette", "stability"])
+@pytest.mark.parametrize(
+    "name", [*FUNCTIONS, *BALANCE_UNITS, *INTERVENTIONS, "lift", "q_value", "silhouette", "stability"]
+)
 def test_every_definition_is_whole(name):
     text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     body = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
