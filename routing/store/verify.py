@@ -13,6 +13,8 @@ from routing.store.tables import PROMPTS
 
 __all__ = ["verify_trace"]
 
+N_TOKENS_A_READ = 1 << 18
+
 
 def verify_trace(path: str | Path, *, limit: int = 20) -> list[str]:
     """What is wrong with the trace in a folder: one sentence a finding, none if it is sound.
@@ -51,8 +53,20 @@ def _checksum_failures(storage: StoredStorage) -> list[str]:
         start = stop
     if (adapters := storage.stored_adapters) is not None:
         found += adapters.failures(adapters.batches)
+        found += _lost_adapters(storage, adapters.n_adapters)
     prompts = storage.path / PROMPTS
     complete = storage.provenance.complete and said.prompts_crc is not None
     if complete and prompts.exists() and checksum(prompts.read_bytes()) != said.prompts_crc:
         found.append(f"{prompts} is not what was written: its checksum differs.")
     return found
+
+
+def _lost_adapters(storage: StoredStorage, n_adapters: int) -> list[str]:
+    """Rows whose adapter was never written; a recorder that leaves one out on purpose marks its rows itself."""
+    if "adapter_index" not in storage.array_names:
+        return []
+    rows = storage.stored_rows("adapter_index", decoded=False)
+    n_lost = 0
+    for start in range(0, storage.n_tokens, N_TOKENS_A_READ):
+        n_lost += int((rows.read(start, min(start + N_TOKENS_A_READ, storage.n_tokens)) >= n_adapters).sum())
+    return [f"{n_lost} times an adapter was applied that the trace does not hold."] if n_lost else []
