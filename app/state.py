@@ -27,16 +27,19 @@ __all__ = [
     "go_to",
     "going_to",
     "heard",
+    "history",
     "link_query",
     "look",
     "option",
     "pick",
     "position",
+    "redo",
     "revision",
     "search",
     "select",
     "set_options",
     "toggle",
+    "undo",
 ]
 
 T = TypeVar("T")
@@ -45,6 +48,8 @@ T = TypeVar("T")
 SELECTION_NAMES = ("tasks", "layers", "experts", "prompts", "focus")
 _WRITES = "_writes"
 _GOING = "_going"
+_HISTORY = "_history"
+_MOST_STEPS = 100
 # How long after a write the browser may still show the URL of before.
 _STALE_SECONDS = 0.6
 
@@ -97,6 +102,45 @@ def select(selection: Selection, **options: str | None) -> None:
 def set_options(**options: str | None) -> None:
     """Write options of a view into the URL, None taking one out; for callbacks."""
     _write(options)
+
+
+def history() -> tuple[int, int]:
+    """How many changes of the selection can be undone, and how many done again."""
+    past, future = st.session_state.get(_HISTORY, ((), ()))
+    return len(past), len(future)
+
+
+def undo() -> None:
+    """Go back to the selection of before the last change; for callbacks."""
+    past, future = st.session_state.get(_HISTORY, ((), ()))
+    if past:
+        _return_to(past[-1], past=past[:-1], future=(*future, _selected(_query())))
+
+
+def redo() -> None:
+    """Take back the last `undo`; for callbacks."""
+    past, future = st.session_state.get(_HISTORY, ((), ()))
+    if future:
+        _return_to(future[-1], past=(*past, _selected(_query())), future=future[:-1])
+
+
+def _return_to(selected: dict[str, str], *, past: tuple, future: tuple) -> None:
+    _write({name: selected.get(name) for name in SELECTION_NAMES})
+    st.session_state[_HISTORY] = (past, future)
+
+
+def _selected(query: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in query.items() if name in SELECTION_NAMES}
+
+
+def _remember(before: Mapping[str, str], after: Mapping[str, str]) -> None:
+    """Note a change of the selection; going along the tokens of one prompt is reading, and no step of its own."""
+    one, other = _selected(before), _selected(after)
+    places = (one.pop("focus", "").partition("@")[0], other.pop("focus", "").partition("@")[0])
+    if one == other and (places[0] == places[1] or not places[0]):
+        return
+    past, _ = st.session_state.get(_HISTORY, ((), ()))
+    st.session_state[_HISTORY] = ((*past, _selected(before))[-_MOST_STEPS:], ())
 
 
 def go_to(view: str, selection: Selection, **options: str | None) -> None:
@@ -371,6 +415,7 @@ def _write(changes: Mapping[str, str | None]) -> None:
     after = {name: value for name, value in (before | dict(changes)).items() if value}
     if after != before:
         st.session_state[_WRITES] = ([*superseded, (before, now)], after)
+        _remember(before, after)
     if after != seen:
         st.query_params.from_dict(after)
 

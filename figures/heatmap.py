@@ -79,6 +79,7 @@ def layer_expert_heatmap(
     exists: xr.DataArray,
     hover: str,
     customdata: np.ndarray | None = None,
+    muted: np.ndarray | None = None,
     selected: Iterable[tuple[str, int]] = (),
     names: Mapping[str, Sequence[str]] | None = None,
     mode: Mode = "light",
@@ -93,6 +94,7 @@ def layer_expert_heatmap(
         exists: (layer, expert) · which experts a layer has.
         hover: Plotly hover template; text is the name of the expert.
         customdata: layers × experts × fields, for the hover.
+        muted: layers × experts, which cells recede.
         selected: experts to frame, as (layer, expert).
         names: names of the experts of a layer, as in `trace.expert_names`.
         mode: light or dark.
@@ -107,16 +109,19 @@ def layer_expert_heatmap(
         table.to_numpy(),
         hover=hover,
         customdata=customdata,
+        muted=muted,
         gaps=(1, 1) if n_experts <= 128 else (0, 1),
     )
     # The hover names the expert, so the names travel with the cells.
-    figure.data[0].text = np.array(
+    texts = np.array(
         [
             [plotly_text(expert_name(str(label), expert, names=names)) for expert in range(n_experts)]
             for label in table["layer"].values
         ],
         dtype=object,
     )
+    for cells in figure.data:
+        cells.text = texts
     add_hatch(figure, absent, mode=mode, name="not in this layer")
     add_hatch(figure, ~absent & ~np.isfinite(table.to_numpy()), mode=mode, name="no tokens")
     numbers = {str(label): row for row, label in enumerate(table["layer"].values)}

@@ -36,6 +36,7 @@ class View:
         load: gives the view's render function; called when the view is opened, so that others stay
             unimported.
         needs: what a trace must hold, of "assignments" and "logits".
+        group: heading that it stands under in the navigation; none where it is empty.
     """
 
     title: str
@@ -44,6 +45,7 @@ class View:
     icon: str
     load: Callable[[], Render]
     needs: tuple[str, ...] = ()
+    group: str = ""
 
 
 def what_is_missing(view: View, trace: RoutingTrace) -> str | None:

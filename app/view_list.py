@@ -1,0 +1,104 @@
+"""Every view of the app, in the order and groups of the navigation."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+
+from app.views.page import Render, View
+
+__all__ = ["VIEWS"]
+
+_EXPERTS, _INSIDE = "Experts and texts", "Inside the model"
+
+
+def _view(module: str) -> Render:
+    render: Render = import_module(f"app.views.{module}").render
+    return render
+
+
+VIEWS = (
+    View(
+        title="Overview",
+        question="What was recorded, is it trustworthy, what stands out?",
+        url="overview",
+        icon=":material/dashboard:",
+        load=partial(_view, "overview"),
+    ),
+    View(
+        title="Tasks",
+        question="Which experts serve which tasks?",
+        url="tasks",
+        group=_EXPERTS,
+        icon=":material/grid_on:",
+        load=partial(_view, "tasks"),
+    ),
+    View(
+        title="Load",
+        question="Who does the work, where is it unbalanced, and for which tasks?",
+        url="load",
+        group=_EXPERTS,
+        icon=":material/balance:",
+        load=partial(_view, "load"),
+    ),
+    View(
+        title="Map",
+        question="What is routed alike?",
+        url="map",
+        group=_EXPERTS,
+        icon=":material/scatter_plot:",
+        load=partial(_view, "map"),
+    ),
+    View(
+        title="Tokens",
+        question="What happened to this text?",
+        url="tokens",
+        group=_EXPERTS,
+        icon=":material/segment:",
+        load=partial(_view, "tokens"),
+        needs=("assignments",),
+    ),
+    View(
+        title="Expert",
+        question="What does this expert do?",
+        url="expert",
+        group=_EXPERTS,
+        icon=":material/badge:",
+        load=partial(_view, "expert"),
+    ),
+    View(
+        title="Groups",
+        question="What sets two groups of prompts apart?",
+        url="groups",
+        group=_EXPERTS,
+        icon=":material/compare_arrows:",
+        load=partial(_view, "groups"),
+        needs=("assignments",),
+    ),
+    View(
+        title="Unselected",
+        question="What did the router almost do?",
+        url="unselected",
+        group=_INSIDE,
+        icon=":material/alt_route:",
+        load=partial(_view, "unselected"),
+        needs=("assignments",),
+    ),
+    View(
+        title="Adapters",
+        question="Which adapter does each task get, and is it its own?",
+        url="adapters",
+        group=_INSIDE,
+        icon=":material/extension:",
+        load=partial(_view, "adapters"),
+    ),
+    View(
+        title="Routes",
+        question="Which whole layers does each task take?",
+        url="routes",
+        group=_INSIDE,
+        icon=":material/route:",
+        load=partial(_view, "routes"),
+        needs=("assignments",),
+    ),
+)
