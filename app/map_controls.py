@@ -45,7 +45,10 @@ class Asked:
 def controls(trace: RoutingTrace) -> Asked:
     """Draw the widgets of the Map view."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="map_controls"):
-        mapped: list[Mapped] = ["expert"] if trace.experts is None else ["expert", "prompt", "token"]
+        mapped: list[Mapped] = ["expert"] if trace.experts is None else ["expert", "prompt"]
+        # Where the router decides once a prompt, its rows are the prompts.
+        if trace.experts is not None and trace.unit == "token":
+            mapped.append("token")
         if trace.adapters is not None and len(trace.adapters):
             mapped.append("adapter")
         with st.container(width="content"):
