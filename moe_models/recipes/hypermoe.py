@@ -35,7 +35,7 @@ _DEV_SEED = 0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, evaluate and write one model; return the exit code: 3 if training stopped before its last step."""
-    options = _parser().parse_args(arguments)
+    options = parsed(arguments)
     prepared = prepared_run(options, sizes=replace(HYPERMOE_SIZES, top_k=options.experts_per_token))
     tokenizer, corpus = prepared.tokenizer, prepared.corpus
     widths = json.loads(options.widths)
@@ -125,7 +125,8 @@ def _n_added(model: HyperMoeForCausalLM) -> int:
     return sum(its.numel() for name, its in named if "hypernetwork." in name or ".hyper_expert." in name)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options that command-line words give."""
     parser = run_parser(
         "Train a HyperMoE, or one of its controls, on a task corpus.",
         steps=2000,
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--loss-rows", type=int, default=400, help="most dev rows a task in the losses prompt by prompt"
     )
-    return parser
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -195,13 +195,26 @@ def _gets_worse(effect: Mapping[str, Any]) -> bool | None:
 
 
 def _speed(study: Mapping[str, Any]) -> str:
-    if "c0" not in study["speed"]:
-        return ""
-    told = ", ".join(f"{control} {_percent(ratio)}" for control, ratio in study["speed"].items())
-    return (
-        "## Cost\n\nTraining speed of HyperMoE, tokens a second over the control's of the same seed, less one, "
-        f"mean and 95 % interval over seeds: {told}. Runs may have shared a GPU, which widens this."
-    )
+    told = []
+    if cost := study.get("cost"):
+        lines = ["| | training, tokens/s | against c0 | forward alone, against c0 |", rule(4)]
+        for name, its in cost["train"].items():
+            ratios = [_percent(cost[kind][name]["against_c0"]) for kind in ("train", "infer")]
+            lines.append("| " + " | ".join([name, f"{its['tokens_per_second']:,}", *ratios]) + " |")
+        told.append(
+            f"Measured side by side on {cost['device']}, models taking turns in one process, {cost['rounds']} rounds, "
+            f"batches of {cost['tokens_a_batch']:,} tokens; 95 % intervals over rounds:\n\n" + "\n".join(lines)
+        )
+        if memory := cost["memory_bytes"]:
+            each = ", ".join(f"{name} {n_bytes / 1e9:.2f} GB" for name, n_bytes in memory.items())
+            told.append(f"Memory that a training step takes beside weights and optimizer: {each}.")
+    if "c0" in study["speed"]:
+        each = ", ".join(f"{control} {_percent(ratio)}" for control, ratio in study["speed"].items())
+        told.append(
+            "In the runs themselves, HyperMoE's tokens a second over the control's of the same seed, less one, mean "
+            f"and 95 % interval over seeds: {each}. Runs may have shared a GPU, which widens this."
+        )
+    return "## Cost\n\n" + "\n\n".join(told) if told else ""
 
 
 def _not_seen(study: Mapping[str, Any]) -> str:

@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     runs = read_runs(options.runs)
     result = study(runs)
+    if options.speed:
+        result["cost"] = json.loads(options.speed.read_text(encoding="utf-8"))
     (options.checkpoint / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     metrics = json.loads((options.checkpoint / "metrics.json").read_text(encoding="utf-8"))
     own = read_dev_losses(options.checkpoint / "dev_losses.npz")
@@ -224,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--runs", type=Path, nargs="+", required=True, help="folders of runs, or folders that hold them"
     )
+    parser.add_argument("--speed", type=Path, help="what hypermoe_speed wrote on a machine left alone")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the run that the card is for")
     return parser
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from moe_models.hypermoe import HyperMoeForCausalLM
-from moe_models.recipes import training
+from moe_models.recipes import hypermoe, hypermoe_plan, training
 from moe_models.recipes.architecture import Architecture, hidden_states
 from moe_models.recipes.batches import PackedBatches
 from moe_models.recipes.dev_losses import AS_TRAINED, read_dev_losses
 from moe_models.recipes.documents import Documents
-from moe_models.recipes.hypermoe import main
 from moe_models.recipes.hypermoe_model import hypermoe_treatment, untrained_hypermoe
 from moe_models.recipes.objective import MoeObjective
 from moe_models.recipes.optimizer import MasterWeightOptimizer, Treatment
 from moe_models.recipes.preparation import corpus_tokenizer, read_corpus
 from moe_models.recipes.schedule import Schedule
+from moe_models.recipes.sweep import read_plan
 from tests.moe_models.small_corpus import write_corpus
 
 SIZES = {"vocab_size": 400, "hidden_size": 32, "n_layers": 2, "n_heads": 2, "n_key_value_heads": 1}
@@ -42,7 +42,7 @@ def train(corpus, out, *extra):
     options = ["--data", str(corpus), "--out", str(out), "--rows", "4", "--device", "cpu", "--check-rows", "2"]
     options += ["--score-rows", "0", "--architecture", json.dumps(SIZES), "--widths", json.dumps(WIDTHS)]
     options += ["--log-every", "1", "--check-every", "2"]
-    return main([*options, *extra])
+    return hypermoe.main([*options, *extra])
 
 
 def curve_of(folder):
@@ -177,6 +177,19 @@ def test_it_learns_what_counting_tokens_does_not_tell(corpus):
     counts = torch.cat([batch["tokens"][batch["documents"] > 0] for batch in batches]).bincount()
     shares = counts[counts > 0] / counts.sum()
     assert float(losses["read"]) < 0.5 * -(shares * shares.log()).sum()
+
+
+def test_a_plan_pairs_every_condition_with_every_seed(capsys, tmp_path):
+    assert hypermoe_plan.main(["study", "--seeds", "3", "--rate", "0.3"]) == 0
+    (tmp_path / "plan.json").write_text(capsys.readouterr().out)
+    jobs = {job.name: job.command for job in read_plan(tmp_path / "plan.json")}
+    paired = {f"runs/{name}-{seed}" for name in ("unselected", "none", "adapter", "constant") for seed in range(3)}
+    assert jobs.keys() == paired | {"sample/unselected-0", "runs/top3-0", "runs/selected-0", "runs/random-0"}
+    for name, command in jobs.items():
+        options = hypermoe.parsed([word.format(data="d", out="o", stop_after="9") for word in command[3:]])
+        assert options.adapter_rate == (1.0 if options.conditioning == "adapter" else 0.3)
+        assert (options.experts_per_token == 3) == (name == "runs/top3-0")
+        assert options.resume
 
 
 def test_a_conditioning_that_does_not_exist_is_refused_with_the_choices(corpus, tmp_path, capsys):

@@ -7,6 +7,7 @@ import pytest
 
 from moe_models.recipes.dev_losses import AS_TRAINED, DevLosses, read_dev_losses, save_dev_losses
 from moe_models.recipes.hypermoe_card import hypermoe_card
+from moe_models.recipes.hypermoe_speed import measured_rounds, ratios
 from moe_models.recipes.hypermoe_study import main, read_runs, study
 
 TASKS = np.array(["blimp", "blimp", "blimp", "svamp"])
@@ -136,6 +137,29 @@ def test_the_card_of_an_effect(tmp_path):
     assert json.loads((steady / "u0" / "study.json").read_text())["gaps"]["c0"]["written"]["n"] == 3
     main(["--runs", str(runs), "--checkpoint", str(runs / "u0")])
     assert "**null**" in (runs / "u0" / "README.md").read_text()
+
+
+def test_speed_is_compared_within_rounds(tmp_path):
+    # 100 tokens; the second round is slow for both, and the ratio is not.
+    rounds = [{"c0": 1.0, "hypermoe": 1.25}, {"c0": 2.0, "hypermoe": 2.5}, {"c0": 1.0, "hypermoe": 1.25}]
+    found = ratios(rounds, n_tokens=100)
+    assert found["hypermoe"]["tokens_per_second"] == 80
+    assert found["hypermoe"]["against_c0"] == pytest.approx({"mean": -0.2, "low": -0.2, "high": -0.2, "n": 3})
+    cost = {"device": "a GPU", "rounds": 3, "tokens_a_batch": 50, "train": found, "infer": found}
+    runs = runs_of(tmp_path / "runs", [-0.1, -0.2])
+    (tmp_path / "speed.json").write_text(json.dumps(cost | {"memory_bytes": {"c0": 1e9, "hypermoe": 2e9}}))
+    main(["--runs", str(runs), "--checkpoint", str(runs / "u0"), "--speed", str(tmp_path / "speed.json")])
+    card = (runs / "u0" / "README.md").read_text()
+    assert "| hypermoe | 80 | -20.0% [-20.0%, -20.0%] | -20.0% [-20.0%, -20.0%] |" in card
+    assert "c0 1.00 GB, hypermoe 2.00 GB" in card
+
+
+def test_models_take_turns_in_an_order_that_moves_on():
+    order = []
+    turns = {name: lambda name=name: order.append(name) for name in ("a", "b")}
+    rounds = measured_rounds(turns, n_rounds=2, n_steps=2, wait=lambda: None)
+    assert [list(each) for each in rounds] == [["a", "b"], ["b", "a"]]
+    assert "".join(order) == "aaabbb" + "aabb" + "bbaa"
 
 
 def test_the_card_of_a_null_says_so(tmp_path):
