@@ -110,12 +110,17 @@ def _by_expert(trace: RoutingTrace, held: Adapters, items: xr.DataArray, *, site
     member_EA = np.zeros((n_experts, len(unit)), dtype=bool)
     for place, key in enumerate(items["key"].to_numpy()):
         member_EA[[int(each) for each in key.split()], place] = True
+    # Sums of adapters have the products that the products of adapters sum up to, so that each is read once.
+    product_AA = unit @ unit.T
     found = np.full((n_experts, n_experts), np.nan)
     for i in range(n_experts):
         for j in range(i):
-            one, other = member_EA[i] & ~member_EA[j], member_EA[j] & ~member_EA[i]
-            if one.any() and other.any():
-                found[i, j] = found[j, i] = cosines(np.stack([unit[one].mean(axis=0), unit[other].mean(axis=0)]))[0, 1]
+            one, other = np.flatnonzero(member_EA[i] & ~member_EA[j]), np.flatnonzero(member_EA[j] & ~member_EA[i])
+            between, *own = (
+                float(product_AA[np.ix_(a, b)].sum()) for a, b in ((one, other), (one, one), (other, other))
+            )
+            if min(own) > 1e-12:
+                found[i, j] = found[j, i] = np.clip(between / np.sqrt(own[0] * own[1]), -1.0, 1.0)
         if member_EA[i].any():
             found[i, i] = 1.0
     experts = np.arange(n_experts)

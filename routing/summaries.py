@@ -123,7 +123,7 @@ def summary(trace: RoutingTrace) -> TraceSummary:
         provenance=trace.provenance,
         packed=bool(getattr(trace.storage, "packed", False)),
         adapters=about_adapters,
-        vectors=tuple(trace.vectors),
+        vectors=tuple(getattr(trace.storage, "vector_names", None) or trace.vectors),
     )
 
 

@@ -195,6 +195,27 @@ def test_a_torn_or_changed_end_of_the_dictionary_is_left_out(tmp_path):
     assert any("Adapters 8 to 12 are not what was written" in each for each in verify_trace(tmp_path / "killed"))
 
 
+def test_wherever_the_dictionary_is_cut_off_what_is_left_is_right(tmp_path):
+    trace = hyper_moe_trace()
+    writer = writer_of(trace, tmp_path / "killed")
+    for start in range(0, 12, 3):
+        keys, parameters, of = rows_of(trace, start, start + 3)
+        writer.add_adapters(keys, parameters, conditioning=of)
+    writer.append(batch_of(trace, 0, 40))
+    log = tmp_path / "killed" / "adapters" / "commits.jsonl"
+    whole, index = log.read_bytes(), trace.adapter_index.values[:40]
+    for cut in range(0, len(whole), 17):
+        log.write_bytes(whole[:cut])
+        stored = open_trace(tmp_path / "killed")
+        n = len(stored.adapters)
+        assert n == 3 * whole[:cut].count(b"\n")
+        assert stored.adapters.keys.equals(trace.adapters.keys.iloc[:n])
+        np.testing.assert_array_equal(stored.adapters.parameters, trace.adapters.parameters.values[:n])
+        np.testing.assert_array_equal(stored.adapter_index, np.where(index >= n, -2, index))
+        assert violations(stored) == []
+    writer.close()
+
+
 def test_an_adapter_left_out_on_purpose_is_no_fault(tmp_path):
     trace = tiny(adapter_index=[[0], [0], [-2]])
     stored = open_trace(save_trace(trace, tmp_path / "trace"))
