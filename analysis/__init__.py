@@ -9,6 +9,7 @@ from analysis.clustering import Clustering, clusters
 from analysis.coactivation import coactivation
 from analysis.comparison import changed_prompts, churn, saturation_by_rank, token_churn
 from analysis.confidence import margins, routing_entropy
+from analysis.controls import controlled_specialization, template_tokens
 from analysis.convergence import load_convergence
 from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
@@ -25,12 +26,14 @@ from analysis.instances import InstanceGrouping, instance_grouping, instance_map
 from analysis.load import activation_rate, expert_load, idle_experts, load_balance
 from analysis.mantel import MantelTest, mantel
 from analysis.maps import routing_clusters, routing_map, stored_map
+from analysis.more_clusters import CoClustering, co_clusters, density_clusters
 from analysis.overload import overload_tasks, overload_tokens
 from analysis.pass_load import pass_load, worst_passes
 from analysis.paths import path_entropy, repetition
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement, balanced_placement, coactivated_placement, linear_placement, read_placement
 from analysis.projection import Projection, project
+from analysis.prompt_features import prompt_correlation, prompt_features
 from analysis.prototypes import (
     prototype_centers,
     prototype_relations,
@@ -40,6 +43,7 @@ from analysis.prototypes import (
 )
 from analysis.quality import MapQuality, map_quality
 from analysis.reading import prompt_tokens, token_experts, token_route
+from analysis.reliability import against_control, split_half
 from analysis.route_dynamics import RouteDynamics, route_dynamics
 from analysis.router_losses import router_losses
 from analysis.routes import RouteGrouping, route_grouping, route_similarity, route_usage, task_routes
@@ -57,6 +61,7 @@ from analysis.vocabulary import context_independence
 __all__ = [
     "Agreement",
     "Clustering",
+    "CoClustering",
     "ExpertProfile",
     "ExpertTaskTypes",
     "Finding",
@@ -74,6 +79,7 @@ __all__ = [
     "adapter_ratios",
     "adapter_signatures",
     "adapter_similarity",
+    "against_control",
     "agreement",
     "assignment_counts",
     "balance_scales",
@@ -82,10 +88,13 @@ __all__ = [
     "changed_prompts",
     "churn",
     "clusters",
+    "co_clusters",
     "coactivated_placement",
     "coactivation",
     "context_independence",
+    "controlled_specialization",
     "correctness_link",
+    "density_clusters",
     "differential",
     "distinct_adapters",
     "expert_load",
@@ -121,6 +130,8 @@ __all__ = [
     "path_entropy",
     "placement_what_if",
     "project",
+    "prompt_correlation",
+    "prompt_features",
     "prompt_tokens",
     "prototype_centers",
     "prototype_relations",
@@ -145,12 +156,14 @@ __all__ = [
     "signatures",
     "specialists",
     "specialization",
+    "split_half",
     "stored_map",
     "strongest_experts",
     "task_features",
     "task_information",
     "task_routes",
     "task_scores",
+    "template_tokens",
     "token_churn",
     "token_experts",
     "token_overlap",

@@ -9,13 +9,19 @@ import pandas as pd
 
 from analysis.nulls import Dealer, p_value
 from analysis.rates import Over, group_of_prompt, prompt_rates
+from analysis.scan import Phase
 from routing.trace import RoutingTrace
 
 __all__ = ["task_information"]
 
 
 def task_information(
-    trace: RoutingTrace, *, over: Over = "task", n_permutations: int = 1000, seed: int = 0
+    trace: RoutingTrace,
+    *,
+    over: Over = "task",
+    phase: Phase | None = None,
+    n_permutations: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Mutual information of expert and task in each layer, beside what permuted prompts give.
 
@@ -23,6 +29,13 @@ def task_information(
     the task's share of prompts. Estimated from few prompts it is never 0, so that only what goes beyond the
     permutations counts: `excess_nats` = information − mean of the permutations, and `share` = that over the entropy
     of the tasks, ln(tasks) where they are even.
+
+    Args:
+        trace: the trace.
+        over: what prompts are grouped by.
+        phase: only tokens of this phase.
+        n_permutations: for the null; 0 for none.
+        seed: of the permutations.
 
     Returns:
         (layer) · information_nats, null_mean, null_95, excess_nats, share, p_value, n_prompts · nats, 0 and up;
@@ -37,7 +50,7 @@ def task_information(
     """
     groups, group_P = group_of_prompt(trace, over=over)
     cases: list[tuple[np.ndarray, np.ndarray]] = []
-    for block in prompt_rates(trace):
+    for block in prompt_rates(trace, phase=phase):
         for number in range(block.rate_PLE.shape[1]):
             rate_PE = block.rate_PLE[:, number]
             routed = np.isfinite(rate_PE).any(axis=-1)

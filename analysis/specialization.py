@@ -19,7 +19,7 @@ from analysis.scan import require_tokens
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
-__all__ = ["Units", "specialization"]
+__all__ = ["Units", "layer_test", "specialization"]
 
 Units = Literal["prompt", "task"]
 
@@ -81,7 +81,7 @@ def specialization(
         dealer = Dealer(n_permutations=n_permutations, seed=seed)
         with ThreadPoolExecutor() as pool:
             tested = pool.map(
-                lambda each: _tested(each[1], each[2], len(groups), dealer=dealer),
+                lambda each: layer_test(each[1], each[2], len(groups), dealer=dealer),
                 cases := list(_layers(trace, group_P=group_P, units=units)),
             )
             for (layer, _, _), (z_GE, exceeds_GE, spread) in zip(cases, tested, strict=True):
@@ -134,7 +134,7 @@ def _layers(trace: RoutingTrace, *, group_P: np.ndarray, units: Units) -> Iterat
             yield block.layers.start + number, rate_PE[routed], labels[routed]
 
 
-def _tested(
+def layer_test(
     rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, dealer: Dealer
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Observed z, how often permutations reach it, and the spread of permuted |z|, of one layer."""

@@ -29,6 +29,10 @@ RETRIEVER, ROUTED = pha_trace(n_prompts_a_task=3), task_moe_trace(n_prompts_a_ta
 SIGNATURES = analysis.signatures(TRACE)
 PROMPT = TRACE.prompts["prompt"][0]
 CALLS = {
+    "against_control": lambda: analysis.against_control(TRACE, TRACE, n_permutations=5),
+    "split_half": lambda: analysis.split_half(TRACE, n_splits=2, n_permutations=2),
+    "prompt_correlation": lambda: analysis.prompt_correlation(TRACE, n_permutations=5),
+    "controlled_specialization": lambda: analysis.controlled_specialization(TRACE, n_permutations=5),
     "correctness_link": lambda: analysis.correctness_link(TRACE, n_permutations=5),
     "paired_differential": lambda: analysis.paired_differential(TRACE, TRACE, n_permutations=5),
     "differential": lambda: analysis.differential(TRACE, [PROMPT], n_permutations=5),

@@ -72,6 +72,15 @@ ODD = {
     "one layer selected": lambda: encoder_decoder_trace().select(Selection(layers=("dec01",))),
 }
 FUNCTIONS = {
+    "density_clusters": lambda trace: analysis.density_clusters(analysis.signatures(trace), n_permutations=2),
+    "co_clusters": lambda trace: analysis.co_clusters(analysis.signatures(trace), n_permutations=2, n_halves=2),
+    "template_tokens": lambda trace: analysis.template_tokens(trace),
+    "against_control": lambda trace: analysis.against_control(trace, trace, n_permutations=5),
+    "split_half": lambda trace: analysis.split_half(trace, n_splits=2, n_permutations=2),
+    "prompt_correlation": lambda trace: analysis.prompt_correlation(trace, n_permutations=5),
+    "controlled_specialization": lambda trace: analysis.controlled_specialization(
+        trace, tokens_a_prompt=3, n_permutations=5
+    ),
     "correctness_link": lambda trace: analysis.correctness_link(trace, n_permutations=5),
     "paired_differential": lambda trace: analysis.paired_differential(trace, trace, n_permutations=5),
     "differential": lambda trace: analysis.differential(
@@ -140,6 +149,11 @@ FUNCTIONS = {
     "token_route": lambda trace: analysis.token_route(trace, trace.prompts["prompt"][0], position=0),
 }
 NEEDS_TOKENS = {
+    "template_tokens",
+    "against_control",
+    "split_half",
+    "prompt_correlation",
+    "controlled_specialization",
     "correctness_link",
     "paired_differential",
     "differential",
@@ -187,7 +201,14 @@ NEEDS_TWO_PROMPTS = {"differential", "next_layer_predictability", "placement_wha
 WITHOUT_SCORES = {"router_losses", "importance", "margins", "routing_entropy", "routing_entropy of weights"}
 MAY_REFUSE = {
     "counts only": NEEDS_TOKENS,
-    "nothing selected": {"margins", "token_churn", "router_losses", "routing_entropy", "token_route"},
+    "nothing selected": {
+        "controlled_specialization",
+        "margins",
+        "token_churn",
+        "router_losses",
+        "routing_entropy",
+        "token_route",
+    },
 }
 
 

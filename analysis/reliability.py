@@ -1,0 +1,166 @@
+"""Would specialization be found again, and is it there without training?
+
+Legend: P prompt, G group, L layer, E expert.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.controls import controlled_specialization
+from analysis.information import task_information
+from analysis.nulls import p_value
+from analysis.rates import Over, group_of_prompt, mean_over_prompts, prompt_rates
+from analysis.scan import Phase
+from routing.errors import TraceError
+from routing.trace import RoutingTrace
+
+__all__ = ["against_control", "split_half"]
+
+
+def split_half(
+    trace: RoutingTrace, *, over: Over = "task", n_splits: int = 20, n_permutations: int = 100, seed: int = 0
+) -> pd.DataFrame:
+    """Whether two halves of the prompts agree on which group uses which expert.
+
+    Each group's prompts are dealt to two halves; the differences of its rates from the overall ones, over groups and
+    experts, are correlated between the halves (Spearman). Mean over `n_splits` deals, with the least and the largest.
+    The null deals groups to prompts at random first. `whole`: what the Spearman–Brown formula makes of it for all
+    prompts.
+
+    Args:
+        trace: the trace.
+        over: what prompts are grouped by.
+        n_splits: deals into halves.
+        n_permutations: deals of groups for the null; 0 for none.
+        seed: of the deals.
+
+    Returns:
+        (layer) · rho, rho_low, rho_high, whole, null_mean, null_95, p_value · rank correlation −1 to 1; NaN where a
+        group has fewer than two prompts, or nothing varies.
+
+    Raises:
+        SelectionError: `over` names something else than what it may.
+        TraceError: the trace holds counts only.
+
+    References:
+        Spearman 1910; Brown 1910.
+    """
+    _, group_P = group_of_prompt(trace, over=over)
+    rows = []
+    for block in prompt_rates(trace):
+        for number in range(block.rate_PLE.shape[1]):
+            rate_PE = block.rate_PLE[:, number]
+            rate_PE = rate_PE[:, np.isfinite(rate_PE).any(axis=0)]
+            routed = np.isfinite(rate_PE).all(axis=1) & (rate_PE.shape[1] > 0)
+            rng = np.random.default_rng([seed, block.layers.start + number])
+            values, labels = rate_PE[routed], group_P[routed]
+            rho = np.array([_agreed(values, labels, rng) for _ in range(n_splits)])
+            null = np.array([_agreed(values, rng.permutation(labels), rng) for _ in range(n_permutations)])
+            known = np.isfinite(rho).any()
+            mean = float(np.nanmean(rho)) if known else np.nan
+            told = known and np.isfinite(null).any()
+            rows.append(
+                {
+                    "rho": mean,
+                    "rho_low": float(np.nanmin(rho)) if known else np.nan,
+                    "rho_high": float(np.nanmax(rho)) if known else np.nan,
+                    "whole": 2 * mean / (1 + mean) if known and mean > -1 else np.nan,
+                    "null_mean": float(np.nanmean(null)) if told else np.nan,
+                    "null_95": float(np.nanquantile(null, 0.95)) if told else np.nan,
+                    "p_value": float(p_value(int((null >= mean - 1e-12).sum()), n_permutations=len(null)))
+                    if told
+                    else np.nan,
+                }
+            )
+    columns = ["rho", "rho_low", "rho_high", "whole", "null_mean", "null_95", "p_value"]
+    frame = pd.DataFrame(rows, index=pd.Index(list(trace.layers), name="layer"), columns=columns)
+    frame.attrs["unit"] = dict.fromkeys(columns, "rank correlation") | {"p_value": "probability"}
+    return frame
+
+
+def against_control(
+    trace: RoutingTrace,
+    control: RoutingTrace,
+    *,
+    over: Over = "task",
+    smallest: float = 0.1,
+    phase: Phase | None = "prompt",
+    n_permutations: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How much of the specialization is there in an untrained model, or at an earlier checkpoint.
+
+    Random routers send like tokens to like experts, so tasks of different words are told apart without any training. Of
+    both traces, by layer: `share` of what there is to know about the group that an expert tells (`task_information`,
+    beyond its null), and `n_cells`, how many of a layer's group × expert cells are significant with a rate at least
+    `smallest` from the overall one. `gain`: share less the control's. By default only tokens of the prompt count: what
+    an untrained model writes is the same noise for all prompts of a length.
+
+    Args:
+        trace: the trace.
+        control: that of an untrained or earlier model, of the same tasks.
+        over: what prompts are grouped by.
+        smallest: difference of rates from which on a cell counts.
+        phase: only tokens of this phase; None takes all.
+        n_permutations: of prompts, for the nulls.
+        seed: of the permutations.
+
+    Returns:
+        (layer) · share, share_control, gain, p_value, p_value_control, n_cells, n_cells_control · share of the entropy
+        of groups, probability, cells · 0 to 1.
+
+    Raises:
+        SelectionError: `over` names something else than what it may.
+        TraceError: a trace holds counts only, or tasks or layers differ.
+    """
+    if trace.layers != control.layers or set(trace.tasks) != set(control.tasks):
+        msg = (
+            f"The two traces have the layers {trace.layers} and {control.layers}, and share "
+            f"{len(set(trace.tasks) & set(control.tasks))} of {len(set(trace.tasks) | set(control.tasks))} tasks. "
+            "Record the control over the same tasks."
+        )
+        raise TraceError(msg)
+    columns: dict[str, np.ndarray] = {}
+    for each, end in ((trace, ""), (control, "_control")):
+        told = task_information(each, over=over, phase=phase, n_permutations=n_permutations, seed=seed)
+        cells = controlled_specialization(each, over=over, phase=phase, n_permutations=n_permutations, seed=seed)
+        with np.errstate(invalid="ignore"):
+            counted = cells["significant"].to_numpy() & (np.abs(cells["difference"].to_numpy()) >= smallest)
+        columns[f"share{end}"] = told["share"].to_numpy()
+        columns[f"p_value{end}"] = told["p_value"].to_numpy()
+        columns[f"n_cells{end}"] = counted.sum(axis=(0, 2))
+    columns["gain"] = columns["share"] - columns["share_control"]
+    names = ["share", "share_control", "gain", "p_value", "p_value_control", "n_cells", "n_cells_control"]
+    frame = pd.DataFrame(columns, index=pd.Index(list(trace.layers), name="layer"))[names]
+    frame.attrs["unit"] = {
+        **dict.fromkeys(("share", "share_control", "gain"), "share of the entropy of groups"),
+        **dict.fromkeys(("p_value", "p_value_control"), "probability"),
+        **dict.fromkeys(("n_cells", "n_cells_control"), "cells"),
+    }
+    return frame
+
+
+def _agreed(rate_PE: np.ndarray, labels_P: np.ndarray, rng: np.random.Generator) -> float:
+    """Rank correlation between the halves of one deal."""
+    # Slow to import, and not every view needs it.
+    from scipy.stats import rankdata
+
+    half_P = np.zeros(len(labels_P), dtype=bool)
+    groups = np.unique(labels_P)
+    for group in groups:
+        mine = np.flatnonzero(labels_P == group)
+        half_P[rng.permutation(mine)[: len(mine) // 2]] = True
+    profiles = []
+    for side in (half_P, ~half_P):
+        means = [mean_over_prompts(rate_PE[side & (labels_P == group)]) for group in groups]
+        overall = mean_over_prompts(rate_PE[side])
+        profiles.append((np.array(means).reshape(len(groups), len(overall)) - overall).ravel())
+    known = np.isfinite(profiles[0]) & np.isfinite(profiles[1])
+    if known.sum() < 3:
+        return float("nan")
+    one, other = (rankdata(each[known]) for each in profiles)
+    one, other = one - one.mean(), other - other.mean()
+    length = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    return float(one @ other / length) if length > 1e-12 else float("nan")
