@@ -16,7 +16,7 @@ from tests.traces import null_trace, planted_trace, random_trace, trace_of
 
 
 def worded(seed, *, ids_of_task, expert_of, n_prompts=40, n_tokens=20, n_experts=6):
-    """Prompts of two tasks whose tokens are drawn from ids of their own and whose expert is that of (task, id, place)."""
+    """Prompts of two tasks, tokens drawn from the ids of the task, and the expert that (task, id, place) says."""
     rng = np.random.default_rng(seed)
     rows, experts = [], []
     for prompt in range(n_prompts):
