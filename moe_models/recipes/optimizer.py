@@ -117,8 +117,9 @@ class MasterWeightOptimizer:
     @torch.no_grad()
     def restore(self, state: dict) -> None:
         """Take up a state, and write its weights into the model."""
-        torch._foreach_copy_(self._masters, state["masters"])
-        torch._foreach_copy_(self._momenta, state["momenta"])
+        if self._masters:
+            torch._foreach_copy_(self._masters, state["masters"])
+            torch._foreach_copy_(self._momenta, state["momenta"])
         torch._foreach_copy_(self._plain_masters, state["plain_masters"])
         self._adam.load_state_dict(state["adam"])
         for group, master in zip(self._groups, self._masters, strict=True):
