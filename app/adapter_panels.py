@@ -12,6 +12,7 @@ from analysis.similarity import distinct_adapters, expert_relations, expert_simi
 from app import adapter_sentences as told
 from app import cache, state
 from app.adapter_map import LAYOUTS, adapter_projection, map_panel, pick_adapters
+from app.intervention_panels import effects_panel
 from app.map_adapters import adapter_rows, color_of_adapters, described_adapters, selection_of_adapters
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from figures.grid import ColorScale
@@ -44,6 +45,8 @@ def adapter_panels(trace: RoutingTrace, selection: Selection) -> None:
     _likeness(trace, selection)
     if made and trace.adapter_ratio is not None:
         ratio_panel(trace, by="expert", key="unselected_ratio")
+    if made:
+        effects_panel(trace)
 
 
 def _map(trace: RoutingTrace, selection: Selection) -> None:

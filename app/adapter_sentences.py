@@ -49,7 +49,9 @@ def of_cosines(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     if not known.size:
         return "There is nothing to compare."
-    return f"Cosines from {known.min():.2f} to {known.max():.2f}, median {np.median(known):.2f}."
+    # Adding 0 takes the sign off a rounded zero.
+    low, high, middle = (round(float(each), 2) + 0.0 for each in (known.min(), known.max(), np.median(known)))
+    return f"Cosines from {low:.2f} to {high:.2f}, median {middle:.2f}."
 
 
 def of_relations(table: pd.DataFrame, *, layer: str) -> str:

@@ -22,6 +22,7 @@ from app import prototype_sentences as told
 from app.adapter_map import LAYOUTS, laid_out_or_waiting, map_panel
 from app.adapter_panels import ratio_panel
 from app.components.plot_bridge import Click
+from app.intervention_panels import exchange_panel
 from app.links import view_link
 from app.maps import instances_or_job
 from app.panel import empty, mode, panel
@@ -58,6 +59,8 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         _likeness(trace)
         if trace.adapter_ratio is not None:
             ratio_panel(trace, by="task", key="adapters_ratio")
+        if "prototype" in vectors:
+            exchange_panel(trace)
     elif made:
         empty(
             "This run's adapters are made from the selected experts, not from tasks.",

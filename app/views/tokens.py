@@ -14,6 +14,7 @@ from app import cache, state
 from app.context_panel import context_panel
 from app.panel import empty
 from app.passage_panel import Reading, passage_panel, picked_layer, routing_of
+from app.prompt_route import prompt_route
 from app.prompts import Outcome, choices_around, outcome_of, outcomes, prompt_labels
 from app.route_panel import route_panel
 from app.token_search import KINDS, Kind, asked_expert, found_prompts, marks_of
@@ -45,7 +46,10 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         return
     name = str(prompt["prompt"])
     tokens = cache.answer(trace, prompt_tokens, prompt=name)
-    _facts(prompt, tokens)
+    _facts(prompt, tokens, unit=trace.unit)
+    if trace.unit == "prompt":
+        prompt_route(trace, selection, prompt)
+        return
     if tokens.empty:
         empty("This prompt has no tokens in the run.", "It was empty, or recording stopped before it: pick another.")
         return
@@ -136,12 +140,12 @@ def _go_to(table: pd.DataFrame, row: int, selection: Selection) -> None:
     state.select(replace(selection, focus=Focus(prompt=str(table.loc[row, "prompt"]))), stack=None)
 
 
-def _facts(prompt: pd.Series, tokens: pd.DataFrame) -> None:
+def _facts(prompt: pd.Series, tokens: pd.DataFrame, *, unit: str) -> None:
     n_generated = int((tokens["phase"] == "generated").sum())
     facts = {
         "Prompt": prompt["prompt"],
         "Task": f"{prompt['task']} ({prompt['task_type']})",
-        "Tokens": f"{len(tokens)}, of which {n_generated} generated",
+        "Tokens": f"{len(tokens)}, of which {n_generated} generated" if unit == "token" else "",
         "Target": prompt["target"],
         "Prediction": prompt["prediction"],
         "Score": "" if pd.isna(prompt["score"]) else f"{prompt['score']:.2f} {_metric(prompt)} · {_outcome(prompt)}",

@@ -36,7 +36,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     if trace.dense_routing:
         empty(
             "Every expert of this run is always selected, so none comes second.",
-            "Its weights are on the Routes view; the vectors that were made from them follow here.",
+            "How they are weighed is on the Routes view.",
         )
     elif trace.n_ranks <= min(facts.top_k for facts in trace.layer_facts):
         empty(
