@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app import cache, sentences, state
+from app.chips import selection_chips, selection_tools
 from app.components.theme_watch import theme_watch
 from app.model_cards import found_models
 from app.offers import Offer, offers
@@ -18,7 +19,7 @@ from app.recording_page import offer_to_record_anew, opened, recording_page
 from app.runs import RUNS_VARIABLE, Run
 from app.view_list import VIEWS
 from app.views.page import View, what_is_missing
-from routing import RoutingError, RoutingTrace, Selection, expert_name
+from routing import RoutingError, RoutingTrace, Selection
 
 __all__ = ["VIEWS", "main"]
 
@@ -66,8 +67,8 @@ def _show(view: View) -> None:
     offer = opened(next((each for each in choices if each.name == asked), choices[0]))
     labels = {each.name: each.label for each in choices} | {offer.name: offer.label}
     with st.container(key="header", gap="xsmall"):
-        bar = st.container(horizontal=True, vertical_alignment="center", gap="small")
-        with bar, st.container(width=340):
+        bar = st.container(horizontal=True, vertical_alignment="center", gap="xsmall")
+        with bar, st.container(width=262):
             state.choose(
                 "Run", list(labels), name="run", shown=labels.__getitem__, kind="select", label_visibility="collapsed"
             )
@@ -89,10 +90,11 @@ def _show_run(view: View, offer: Offer, run: Run, *, bar: DeltaGenerator, chips:
         with bar:
             _task_filter(trace, looked.selection)
             _layer_filter(trace, looked.selection)
+            selection_tools(trace, looked.selection, run=run.name)
             if trace.provenance.note:
                 _badge(trace.provenance.note)
         with chips:
-            _chips(looked.selection)
+            selection_chips(trace, looked.selection)
         if looked.problem:
             problem = sentences.escaped(looked.problem)
             st.warning(f"This link asks for more than the run holds. {problem}", icon=":material/link_off:")
@@ -152,49 +154,6 @@ def _layer_filter(trace: RoutingTrace, selection: Selection) -> None:
             on_change=chosen,
             label_visibility="collapsed",
         )
-
-
-def _chips(selection: Selection) -> None:
-    chips: list[tuple[str, Selection]] = []
-    for task in selection.tasks:
-        chips.append((task, replace(selection, tasks=_without(selection.tasks, task))))
-    for layer in selection.layers:
-        chips.append((layer, replace(selection, layers=_without(selection.layers, layer))))
-    for expert in selection.experts:
-        chips.append((expert_name(*expert), replace(selection, experts=_without(selection.experts, expert))))
-    for prompt in selection.prompts:
-        chips.append((prompt, replace(selection, prompts=_without(selection.prompts, prompt))))
-    if selection.focus is not None:
-        place = "" if selection.focus.position is None else f" @ {selection.focus.position}"
-        chips.append((f"{selection.focus.prompt}{place}", replace(selection, focus=None)))
-    if not chips:
-        return
-    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center", key="chips"):
-        for number, (text, rest) in enumerate(chips[:_MOST_CHIPS]):
-            st.button(
-                f"{sentences.escaped(text)} ✕",
-                key=f"chip_{number}",
-                help=f"Take {sentences.escaped(text)} out of the selection",
-                on_click=state.select,
-                args=(rest,),
-            )
-        if len(chips) > _MOST_CHIPS:
-            st.caption(f"and {len(chips) - _MOST_CHIPS} more", width="content")
-        st.button(
-            "Clear",
-            key="clear",
-            type="tertiary",
-            icon=":material/close:",
-            on_click=state.select,
-            args=(Selection(),),
-        )
-
-
-_MOST_CHIPS = 12
-
-
-def _without(items: tuple, item: object) -> tuple:
-    return tuple(each for each in items if each != item)
 
 
 def _welcome() -> None:

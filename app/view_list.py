@@ -67,6 +67,15 @@ VIEWS = (
         load=partial(_view, "expert"),
     ),
     View(
+        title="Groups",
+        question="What sets two groups of prompts apart?",
+        url="groups",
+        group=_EXPERTS,
+        icon=":material/compare_arrows:",
+        load=partial(_view, "groups"),
+        needs=("assignments",),
+    ),
+    View(
         title="Unselected",
         question="What did the router almost do?",
         url="unselected",
