@@ -9,6 +9,7 @@ from analysis.clustering import Clustering, clusters
 from analysis.coactivation import coactivation
 from analysis.comparison import changed_prompts, churn, saturation_by_rank, token_churn
 from analysis.confidence import margins, routing_entropy
+from analysis.contexts import expert_contexts
 from analysis.controls import controlled_specialization, template_tokens
 from analysis.convergence import load_convergence
 from analysis.correlation import feature_correlation, task_features
@@ -27,8 +28,10 @@ from analysis.load import activation_rate, expert_load, idle_experts, load_balan
 from analysis.mantel import MantelTest, mantel
 from analysis.maps import routing_clusters, routing_map, stored_map
 from analysis.more_clusters import CoClustering, co_clusters, density_clusters
+from analysis.occurrences import expert_occurrences
 from analysis.overload import overload_tasks, overload_tokens
 from analysis.pass_load import pass_load, worst_passes
+from analysis.passages import passage_changes
 from analysis.paths import path_entropy, repetition
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement, balanced_placement, coactivated_placement, linear_placement, read_placement
@@ -42,7 +45,7 @@ from analysis.prototypes import (
     retrieval_accuracy,
 )
 from analysis.quality import MapQuality, map_quality
-from analysis.reading import prompt_tokens, token_experts, token_route
+from analysis.reading import prompt_tokens, token_adapters, token_experts, token_route
 from analysis.reliability import against_control, split_half
 from analysis.route_dynamics import RouteDynamics, route_dynamics
 from analysis.router_losses import router_losses
@@ -51,6 +54,7 @@ from analysis.runners_up import near_ties, runner_up_matrix
 from analysis.scores import task_scores
 from analysis.signatures import signatures
 from analysis.similarity import adapter_similarity, distinct_adapters, expert_relations, expert_similarities
+from analysis.single_expert import load_over_run, similar_experts
 from analysis.specialists import specialists
 from analysis.specialization import specialization
 from analysis.token_routes import token_overlap
@@ -97,7 +101,9 @@ __all__ = [
     "density_clusters",
     "differential",
     "distinct_adapters",
+    "expert_contexts",
     "expert_load",
+    "expert_occurrences",
     "expert_profile",
     "expert_relations",
     "expert_similarities",
@@ -116,6 +122,7 @@ __all__ = [
     "load_by_position",
     "load_convergence",
     "load_health",
+    "load_over_run",
     "mantel",
     "map_quality",
     "margins",
@@ -127,6 +134,7 @@ __all__ = [
     "paired_differential",
     "partial_correlation",
     "pass_load",
+    "passage_changes",
     "path_entropy",
     "placement_what_if",
     "project",
@@ -154,6 +162,7 @@ __all__ = [
     "saturation",
     "saturation_by_rank",
     "signatures",
+    "similar_experts",
     "specialists",
     "specialization",
     "split_half",
@@ -164,6 +173,7 @@ __all__ = [
     "task_routes",
     "task_scores",
     "template_tokens",
+    "token_adapters",
     "token_churn",
     "token_experts",
     "token_overlap",
