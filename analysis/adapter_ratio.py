@@ -44,12 +44,14 @@ def adapter_ratios(
         msg = f"Ratios are given by expert, by task, or for whole sites, not by {by!r}. Correct `by`."
         raise SelectionError(msg)
     n_groups = {"expert": trace.n_experts, "task": len(trace.tasks), None: 1}[by]
+    # The same draws serve every site and group.
+    drawn_BP = _draws(trace.n_prompts, n_bootstrap=n_bootstrap, seed=seed)
     parts = []
     for number, site in enumerate(held.sites):
         if by == "expert" and site.label not in trace.layers:
             continue
         sums_PG, rows_PG = _sums(trace, number, site.label, by=by, n_groups=n_groups)
-        part = _with_intervals(sums_PG, rows_PG, n_bootstrap=n_bootstrap, seed=seed)
+        part = _with_intervals(sums_PG, rows_PG, drawn_BP)
         part.insert(0, "site", site.label)
         if by is not None:
             part.insert(1, by, np.arange(n_groups) if by == "expert" else list(trace.tasks))
@@ -86,25 +88,30 @@ def _sums(
     return sums.reshape(shape), rows.reshape(shape)
 
 
-def _with_intervals(sums_PG: np.ndarray, rows_PG: np.ndarray, *, n_bootstrap: int, seed: int) -> pd.DataFrame:
-    n_prompts = len(sums_PG)
-    low, high = np.full(sums_PG.shape[1], np.nan), np.full(sums_PG.shape[1], np.nan)
+def _draws(n_prompts: int, *, n_bootstrap: int, seed: int) -> np.ndarray:
+    """(B, P) how often each draw of as many prompts holds each prompt."""
+    if n_prompts < 2 or not n_bootstrap:
+        return np.zeros((0, n_prompts))
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), n_bootstrap).astype(float)
+
+
+def _with_intervals(sums_PG: np.ndarray, rows_PG: np.ndarray, drawn_BP: np.ndarray) -> pd.DataFrame:
+    n_rows_G, n_prompts_G = rows_PG.sum(axis=0), (rows_PG > 0).sum(axis=0)
+    bounds = np.full((2, sums_PG.shape[1]), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = sums_PG.sum(axis=0) / rows_PG.sum(axis=0)
-        for group in range(sums_PG.shape[1]) if n_bootstrap else ():
-            used = rows_PG[:, group] > 0
-            if (n_used := int(used.sum())) < 2:
-                continue
-            rng = np.random.default_rng([seed, group])
-            drawn = rng.multinomial(n_used, np.full(n_used, 1 / n_used), n_bootstrap)
-            means = (drawn @ sums_PG[used, group]) / (drawn @ rows_PG[used, group])
-            low[group], high[group] = np.quantile(means, [0.025, 0.975])
+        ratio = sums_PG.sum(axis=0) / n_rows_G
+        several = np.flatnonzero(n_prompts_G > 1)
+        if len(drawn_BP) and len(several):
+            # A draw may hold no prompt of a group; it says nothing about that group.
+            means = (drawn_BP @ sums_PG[:, several]) / (drawn_BP @ rows_PG[:, several].astype(float))
+            bounds[:, several] = np.nanquantile(means, [0.025, 0.975], axis=0)
     return pd.DataFrame(
         {
             "ratio": ratio,
-            "ratio_low": low,
-            "ratio_high": high,
-            "n_rows": rows_PG.sum(axis=0),
-            "n_prompts": (rows_PG > 0).sum(axis=0) if n_prompts else 0,
+            "ratio_low": bounds[0],
+            "ratio_high": bounds[1],
+            "n_rows": n_rows_G,
+            "n_prompts": n_prompts_G,
         }
     )

@@ -63,6 +63,9 @@ def of_adapter_rows(trace: RoutingTrace, *, n_tokens: int) -> Iterator[str]:
     number_of = {site.label: number for number, site in enumerate(held.sites)}
     if not held.keys["site"].isin(list(number_of)).all():
         return  # said of the dictionary already
+    top_k = max(trace.top_k, 1)
+    sets_AK = _sets_of(held)
+    sets_AK = np.pad(sets_AK, ((0, 0), (0, max(0, top_k - sets_AK.shape[1]))), constant_values=-1)
     site_of = held.keys["site"].map(number_of).to_numpy(np.int64)
     for chunk in trace.chunks(fields=("experts", *ADAPTER_ARRAYS), n_tokens=n_tokens):
         index_TS = chunk.adapter_index
@@ -81,23 +84,33 @@ def of_adapter_rows(trace: RoutingTrace, *, n_tokens: int) -> Iterator[str]:
                     yield f"{place} + {int(np.argmax(bad))}: the adapter's ratio is negative or infinite."
                 if (bad := (used_T == -1) & ~np.isnan(ratio_T)).any():
                     yield f"{place} + {int(np.argmax(bad))}: a ratio, but no adapter."
-            if site.made_from == "selected_set" and site.label in trace.layers:
-                yield from _of_sets(trace, held, chunk, number)
+            if site.made_from == "selected_set" and site.label in trace.layers and len(held):
+                yield from _of_sets(trace, chunk, number, label=site.label, sets_AK=sets_AK)
 
 
-def _of_sets(trace: RoutingTrace, held: Adapters, chunk: Chunk, number: int) -> Iterator[str]:
-    label = held.sites[number].label
+def _of_sets(trace: RoutingTrace, chunk: Chunk, number: int, *, label: str, sets_AK: np.ndarray) -> Iterator[str]:
     layer = trace.layers.index(label)
     assert chunk.experts is not None
     assert chunk.adapter_index is not None
-    chosen_TK = np.sort(chunk.experts[:, layer, : trace.layer_facts[layer].top_k], axis=1)
+    top_k = trace.layer_facts[layer].top_k
+    chosen_TK = np.sort(chunk.experts[:, layer, :top_k], axis=1)
     used_T = chunk.adapter_index[:, number]
-    there = used_T >= 0
-    pairs = np.unique(np.column_stack([used_T[there], chosen_TK[there]]), axis=0)
-    for adapter, *chosen in pairs.tolist():
-        if held.keys["key"].iloc[adapter] != selected_set_key(chosen):
-            yield (
-                f"{label}: an adapter made from the experts {held.keys['key'].iloc[adapter]} was used where "
-                f"{selected_set_key(chosen)} were selected."
-            )
-            return
+    # A set of another size has a number where this layer's has none, or none where it has one.
+    expected_TK = sets_AK[np.maximum(used_T, 0)]
+    differs_T = (expected_TK[:, :top_k] != chosen_TK).any(axis=1) | (expected_TK[:, top_k:] >= 0).any(axis=1)
+    if (bad := (used_T >= 0) & differs_T).any():
+        row = int(np.argmax(bad))
+        made_of = selected_set_key(expected_TK[row][expected_TK[row] >= 0])
+        yield (
+            f"{label}, token {chunk.start + row}: an adapter made from the experts {made_of or '(none)'} "
+            f"was used where {selected_set_key(chosen_TK[row])} were selected."
+        )
+
+
+def _sets_of(held: Adapters) -> np.ndarray:
+    """(A, K) experts that each adapter's key names, ascending; −1 beyond, and for keys that name none."""
+    sets = [[int(each) for each in key.split() if each.isdecimal()] for key in held.keys["key"]]
+    found = np.full((len(sets), max((len(each) for each in sets), default=0)), -1, dtype=np.int64)
+    for number, each in enumerate(sets):
+        found[number, : len(each)] = sorted(each)
+    return found
