@@ -1,4 +1,4 @@
-"""The command line: ``routescope record | info | verify | pack | findings | app``."""
+"""The command line: ``routescope record | info | verify | pack | findings | report | app``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.recordings import Request
+from app.report.command import report_command
 from app.telling import findings_command
 from app.terminal import RecordingBar, bytes_in_words, info_screen, printable
 from routing import RoutingError, open_trace, pack_trace, read_tasks, summary, verify_trace
@@ -189,6 +190,7 @@ def pack(
 
 
 cli.command("findings")(_in_sentences(findings_command))
+cli.command("report")(_in_sentences(report_command))
 
 
 @cli.command("knock-out")

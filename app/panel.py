@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +12,22 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.components.figure_saver import figure_saver
 from app.components.plot_bridge import Click, plot_bridge
 from app.definitions import definition_of
+from app.report.parts import Panel
 from app.sentences import spoken
 from app.state import component_state
 from figures.theme import Mode
 
-__all__ = ["Brush", "data_popover", "definitions_popover", "empty", "mode", "panel"]
+__all__ = ["Brush", "data_popover", "definitions_popover", "empty", "mode", "panel", "panels_shown"]
 
 _SHOWN_ROWS = 5000
 _CONFIG: dict[str, Any] = {"displaylogo": False}
 _UNUSED_BUTTONS = ["autoScale2d", "zoomIn2d", "zoomOut2d"]
 _BRUSHES = ["select2d", "lasso2d"]
+# What the view that is being drawn has shown so far, for whoever wants to keep it.
+_SHOWN: ContextVar[list[Panel] | None] = ContextVar("shown", default=None)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,17 @@ class Brush:
 def mode() -> Mode:
     """Which of our two looks the user's theme asks for."""
     return "dark" if st.context.theme.type == "dark" else "light"
+
+
+@contextmanager
+def panels_shown() -> Iterator[list[Panel]]:
+    """Gather the panels that are drawn meanwhile, in their order, for a report."""
+    shown: list[Panel] = []
+    token = _SHOWN.set(shown)
+    try:
+        yield shown
+    finally:
+        _SHOWN.reset(token)
 
 
 def panel(
@@ -67,11 +84,15 @@ def panel(
         controls: draws the panel's own widgets, between title and picture.
         on_brush: called with what a lasso, a box or a click took in, before the page runs again.
     """
+    if (shown := _SHOWN.get()) is not None:
+        kept = Panel(title=title, figure=figure, reading=reading, table=table, definitions=tuple(definitions), key=key)
+        shown.append(kept)
     with st.container(key=f"panel_{key}", gap="xsmall"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
             st.markdown(f"#### {title}", width="stretch")
             definitions_popover(definitions, key=key)
             data_popover(table, key=key)
+            _save_popover(table, key=key)
         if controls is not None:
             controls()
         config = _CONFIG | {"toImageButtonOptions": {"format": "png", "scale": 3, "filename": key}}
@@ -118,6 +139,22 @@ def definitions_popover(names: Sequence[str], *, key: str) -> None:
             width="content",
         ):
             st.markdown("\n\n".join(texts))
+
+
+def _save_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
+    """Offer the figure as a picture and its numbers as a file."""
+    with st.popover("Save", icon=":material/save:", type="tertiary", key=f"save_{key}", width="content"):
+        figure_saver(target=key)
+        st.download_button(
+            "CSV",
+            data=lambda: table().to_csv(index=False).encode("utf-8", "replace"),
+            file_name=f"{key}.csv",
+            mime="text/csv",
+            key=f"save_csv_{key}",
+            on_click="ignore",
+            help="The numbers behind the figure, all rows.",
+            width="stretch",
+        )
 
 
 def data_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:

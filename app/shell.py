@@ -14,9 +14,10 @@ from app.chips import selection_chips, selection_tools
 from app.components.theme_watch import theme_watch
 from app.model_cards import found_models
 from app.offers import Offer, offers
-from app.panel import mode
+from app.panel import mode, panels_shown
 from app.recording_page import offer_to_record_anew, opened, recording_page
 from app.runs import RUNS_VARIABLE, Run
+from app.share import share_popover
 from app.view_list import VIEWS
 from app.views.page import View, what_is_missing
 from routing import RoutingError, RoutingTrace, Selection
@@ -103,7 +104,10 @@ def _show_run(view: View, offer: Offer, run: Run, *, bar: DeltaGenerator, chips:
         if missing := what_is_missing(view, trace):
             st.info(missing, icon=":material/info:")
             return
-        view.load()(trace, looked.selection)
+        with panels_shown() as shown:
+            view.load()(trace, looked.selection)
+        with bar:
+            share_popover(trace, shown, name=offer.name, question=view.question, url=view.url)
     except RoutingError as error:
         st.error(sentences.escaped(str(error)), icon=":material/error:")
         for note in getattr(error, "__notes__", ()):

@@ -1,0 +1,195 @@
+"""A report is one file that asks nobody for anything, and in which every text stays a text."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from plotly.offline import get_plotlyjs
+from typer.testing import CliRunner
+
+from app.cli import cli
+from app.report.markdown import blocks_html, inline_html
+from app.report.page import report_page
+from app.report.parts import Panel, Section
+from app.report.run import run_report, view_report
+from routing import RoutingTrace, save_trace
+from tests.app.conftest import counted
+from tests.traces import encoder_decoder_trace, planted_trace, trace_of
+
+HOSTILE = (
+    "<script>window.hacked = true</script>",
+    "</script><img src=x onerror='window.hacked = true'>",
+    "![picture](https://example.org/picture.png) [link](javascript:window.hacked=true)",
+    '" onmouseover="window.hacked = true',
+    "\u202egnirts desrever \x07",
+    "--> <!-- ]]> %{x} {{y}} &lt;b&gt; \u2028",
+)
+
+
+class Elements(HTMLParser):
+    """Names and attributes of all elements, and the texts of scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: dict[str, str] = {}
+        self.open: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        self.open = dict(attrs).get("id") if tag == "script" else None
+
+    def handle_endtag(self, tag):
+        self.open = None
+
+    def handle_data(self, data):
+        if self.open:
+            self.scripts[self.open] = self.scripts.get(self.open, "") + data
+
+
+def hostile_trace() -> RoutingTrace:
+    trace = planted_trace(seed=3, n_tasks=3, n_prompts_a_task=6, n_layers=2, strength=5.0)
+    prompts = trace.prompts.copy()
+    tasks = {task: f"{n} {HOSTILE[n]}" for n, task in enumerate(trace.tasks)}
+    prompts["prompt"] = [f"{name} {HOSTILE[n % len(HOSTILE)]}" for n, name in enumerate(prompts["prompt"])]
+    prompts["task"] = prompts["task"].map(tasks)
+    prompts["task_type"] = prompts["task_type"].map(lambda kind: f"<b>{kind}</b>")
+    for column in ("text", "target", "prediction"):
+        prompts[column] = [f"{HOSTILE[n % len(HOSTILE)]}\n{HOSTILE[-1 - n % 5]}" for n in range(len(prompts))]
+    parts = {name: getattr(trace, name).values for name in ("scores", "weights")}
+    return trace.from_arrays(
+        trace.experts.values,
+        **parts,
+        layer_facts=trace.layer_facts,
+        tokens=trace.tokens,
+        prompts=prompts,
+        provenance=trace.provenance,
+    )
+
+
+@pytest.fixture(scope="module")
+def hostile() -> str:
+    return run_report(hostile_trace(), name="</title><script>window.hacked = true</script>")
+
+
+def test_a_report_names_no_other_file_and_forbids_all_requests(hostile):
+    elements = Elements(hostile)
+    for tag, attributes in elements.seen:
+        assert not {"src", "srcset", "action", "background"} & set(attributes), tag
+        assert tag not in ("link", "img", "iframe", "object", "embed", "form", "base")
+        assert (attributes.get("href") or "#").startswith("#")
+    (policy,) = (dict(a)["content"] for tag, a in elements.seen if dict(a).get("http-equiv"))
+    assert policy.startswith("default-src 'none'; script-src 'nonce-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert "@import" not in hostile.split("</style>")[0]
+    assert "url(" not in hostile.split("</style>")[0]
+
+
+def test_plotly_is_in_it_once(hostile):
+    assert hostile.count(get_plotlyjs()[:2000]) == 1
+
+
+def test_hostile_texts_stay_texts(hostile):
+    elements = Elements(hostile)
+    scripts = [attributes for tag, attributes in elements.seen if tag == "script"]
+    run = [each for each in scripts if each.get("type") != "application/json"]
+    assert len(run) == 2
+    assert all(each["nonce"] for each in run)
+    for tag, attributes in elements.seen:
+        assert not [name for name in attributes if name.startswith("on")], tag
+    for name, text in elements.scripts.items():
+        assert json.loads(text) is not None, name
+    assert "<script>window.hacked" not in hostile
+    assert "&lt;script&gt;window.hacked" in hostile
+    assert "[U+202E]gnirts" in hostile
+
+
+def test_a_report_holds_what_belongs_to_its_figures(hostile):
+    assert hostile.count('class="plot"') >= 5
+    for said in ("What stands out", "Can it be trusted?", "What the numbers mean", "How the run was recorded"):
+        assert f"<h2>{said}</h2>" in hostile
+    assert "PlantedForCausalLM" in hostile
+    assert "<strong>Question.</strong>" in hostile
+    assert "Trustworthiness <strong>" in hostile
+
+
+def test_the_numbers_of_a_figure_are_all_there():
+    table = pd.DataFrame({"task": [f"t{n}" for n in range(300)], "score": [n / 3 for n in range(300)]})
+    panel = Panel(title="A **bold** title", figure=None, reading="It rises.", table=lambda: table, key="scores")
+    page = report_page("t", subtitle="", sections=[Section(title="s", panels=(panel,))], facts={})
+    assert "the first 200 of 300 rows" in page
+    csv = json.loads(Elements(page).scripts["c0"])
+    assert csv == table.to_csv(index=False)
+    assert "<h3>A <strong>bold</strong> title</h3>" in page
+
+
+def test_figures_travel_as_plotly_wrote_them():
+    figure = go.Figure(go.Scattergl(x=[1, 2], y=[3, 4], name="</script>"), layout={"width": 300, "height": 200})
+    panel = Panel(title="t", figure=figure, reading="", table=pd.DataFrame, key="k")
+    page = report_page("t", subtitle="", sections=[Section(title="s", panels=(panel,))], facts={})
+    spec = json.loads(Elements(page).scripts["d0"])
+    assert spec["data"][0]["name"] == "</script>"
+    assert (spec["data"][0]["type"], "width" in spec["layout"]) == ("scatter", False)
+    assert "height:200px" in page
+
+
+@pytest.mark.parametrize(
+    ("markdown", "expected"),
+    [
+        ("**L07\\.E1** takes `x < y` 1.5 \\* more", "<strong>L07.E1</strong> takes <code>x &lt; y</code> 1.5 * more"),
+        ("<b>&", "&lt;b&gt;&amp;"),
+        ("[a](javascript:b)", "[a](javascript:b)"),
+        ("**open", "<strong>open</strong>"),
+        ("path C:\\new", "path C:\\new"),
+    ],
+)
+def test_markdown_of_a_line(markdown, expected):
+    assert inline_html(markdown) == expected
+
+
+def test_markdown_of_a_definition():
+    written = blocks_html("**name**\n\n- **Question.** Who\n  works?\n- Two")
+    assert (
+        written == "<p><strong>name</strong></p>\n<ul><li><strong>Question.</strong> Who works?</li><li>Two</li></ul>"
+    )
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        trace_of([[0, 1]], n_experts=4),
+        encoder_decoder_trace(),
+        counted(planted_trace(seed=0, n_tasks=3, n_prompts_a_task=2)),
+    ],
+    ids=["one token", "encoder–decoder", "counts"],
+)
+def test_small_and_odd_runs_have_a_report(trace):
+    assert "Can it be trusted?" in run_report(trace, name="odd")
+
+
+def test_the_report_of_a_view_says_what_was_looked_at():
+    trace = planted_trace(seed=0, n_tasks=2, n_prompts_a_task=2)
+    panel = Panel(title="t", figure=go.Figure(), reading="r", table=pd.DataFrame, definitions=("lift",), key="k")
+    page = view_report(trace, [panel], name="run", question="Who?", looked_at={"tasks": "<a>"}, mode="dark")
+    assert '<body class="dark">' in page
+    assert re.search(r"<th>tasks</th><td>&lt;a&gt;</td>", page)
+    assert "<strong>lift</strong>" in page
+
+
+def test_the_command_writes_a_file(tmp_path: Path):
+    save_trace(planted_trace(seed=0, n_tasks=2, n_prompts_a_task=3, n_layers=2), tmp_path / "run")
+    out = tmp_path / "new" / "report.html"
+    told = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "--out", str(out)])
+    assert told.exit_code == 0, told.output
+    assert "opens without a network" in told.output
+    assert out.read_text("utf-8").startswith("<!DOCTYPE html>")
+    (tmp_path / "file").write_text("")
+    told = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "file" / "report.html")])
+    assert told.exit_code == 2
