@@ -76,7 +76,9 @@ def run_knock_out(
         )
     for group, chosen in found.items():
         console.print(f"[bold]{escape(group)}[/] is served by {', '.join(map(_plain, chosen))}.")
-    columns = ["set", "group", "n_prompts", "nll_change", "low", "high", "random_mean", "p_value", "score_change"]
+    columns = ["set", "group", "n_prompts", "nll_change", "low", "high", "random_mean", "p_value"]
+    if result.effects["score_change"].notna().any():
+        columns += ["score_change", "random_score_mean", "score_p_value"]
     console.print(_printed(result.effects[columns], "Without the experts, against random sets of the same layers"))
     if len(result.dissociation):
         console.print(_printed(result.dissociation, "Inside and outside the group that a set serves"))

@@ -58,7 +58,7 @@ class AdapterBook(ABC):
     def __init__(self, sites: Sequence[AdapterSite], parameters: Sequence[Tensor]) -> None:
         self.sites = tuple(sites)
         self._parameters = list(parameters)
-        self._versions = [each._version for each in self._parameters]
+        self._versions = [_version(each) for each in self._parameters]
         self._lock = threading.Lock()
         self._numbers: list[dict[Any, int]] = [{} for _ in self.sites]
         self._pending: list[tuple[int, Any]] = []
@@ -81,9 +81,7 @@ class AdapterBook(ABC):
         """
         with self._lock:
             pending, self._pending = self._pending, []
-        if not pending:
-            return []
-        if [each._version for each in self._parameters] != self._versions:
+        if [_version(each) for each in self._parameters] != self._versions:
             msg = (
                 "The weights that generate adapters changed while the model was recorded, so that no dictionary of "
                 "adapters can stand for its rows. Record a model that is not being trained, or one trace a snapshot."
@@ -198,13 +196,14 @@ class TaskBook(AdapterBook):
 
     Args:
         taps: the adapted feed-forwards of the decoder.
+        tasks: names of the prototypes.
         proof: how they were proven.
     """
 
-    def __init__(self, taps: Sequence[TaskAdapterTap], *, proof: str) -> None:
+    def __init__(self, taps: Sequence[TaskAdapterTap], *, tasks: Sequence[str], proof: str) -> None:
         self._taps = list(taps)
         model = taps[0].owner
-        self._tasks, self._by_instance = list(model.config.tasks), model.config.adapter_source == "instance"
+        self._tasks, self._by_instance = list(tasks), model.config.adapter_source == "instance"
         heads = model.hypernetwork.heads
         super().__init__(
             [
@@ -245,3 +244,8 @@ class TaskBook(AdapterBook):
         like = tap.owner.prototypes.weight
         vectors = torch.from_numpy(np.stack([vector for _, vector in made_from])).to(like)
         return [name for name, _ in made_from], tap.generated(vectors)
+
+
+def _version(parameter: Tensor) -> int:
+    """How often a parameter was written to; tensors made in inference mode cannot be."""
+    return 0 if parameter.is_inference() else parameter._version

@@ -35,7 +35,9 @@ class Conditioning:
     @property
     def retrieves(self) -> bool:
         """Whether the model can find a task of its own for a text of another."""
-        return callable(getattr(self._model, "retrieved_tasks", None))
+        # Where even the encoder's adapters belong to tasks, a text without one cannot be read.
+        by_task = getattr(self._model.config, "adapter_source", None) == "task"
+        return callable(getattr(self._model, "retrieved_tasks", None)) and not by_task
 
     def knows(self, task: str) -> bool:
         """Whether a task is one of the model's, under its own name or another that its configuration gives it."""
@@ -51,7 +53,7 @@ class Conditioning:
         unknown = tuple(each for each in dict.fromkeys(tasks) if not self.knows(each)) if self.is_needed else ()
         if unknown and not self.retrieves:
             msg = (
-                f"This {type(self._model).__name__} routes by task and has no route for the tasks "
+                f"This {type(self._model).__name__} is told tasks and has no row for the tasks "
                 f"{', '.join(unknown)}; it knows {', '.join(self.tasks)}. "
                 "Leave those tasks out, or rename them to the ones that the model was trained on."
             )
@@ -75,9 +77,12 @@ class Conditioning:
         return {"task_ids": task_ids}
 
     def encoding(self, arguments: dict[str, Tensor]) -> AbstractContextManager[Any]:
-        """What must be open while the encoder is called by itself: Task-level MoE routes its layers too."""
-        if "task_ids" in arguments and callable(getattr(self._model, "routed", None)):
-            return self._model.routed(self._model.routes(arguments["task_ids"]))
+        """What must be open while the encoder is called by itself: its layers, too, may belong to tasks."""
+        if "task_ids" in arguments:
+            if callable(getattr(self._model, "routed", None)):
+                return self._model.routed(self._model.routes(arguments["task_ids"]))
+            if callable(getattr(self._model, "told", None)):
+                return self._model.told(arguments["task_ids"])
         return nullcontext()
 
     def as_read(self, tasks: TaskSet) -> TaskSet:
@@ -87,6 +92,22 @@ class Conditioning:
         first_lines = {each.name: f"{each.instruction}\n" for each in tasks.tasks if each.instruction}
         shorter = [replace(each, text=each.text.removeprefix(first_lines.get(each.task, ""))) for each in tasks.prompts]
         return TaskSet(tasks=tasks.tasks, prompts=tuple(shorter))
+
+    def row_names(self, run: Sequence[str]) -> list[str]:
+        """Names of the model's rows in a run: the run's own name of a task, where just one of its tasks is that row.
+
+        Args:
+            run: tasks of the run.
+
+        Returns:
+            (row) · name · distinct.
+        """
+        aliases = getattr(self._model.config, "task_aliases", None) or {}
+        called: dict[str, list[str]] = {}
+        for task in dict.fromkeys(run):
+            called.setdefault(aliases.get(task, task), []).append(task)
+        names = [called[own][0] if len(called.get(own, ())) == 1 else own for own in self.tasks]
+        return names if len(set(names)) == len(names) else list(self.tasks)
 
     def note_on(self, tasks: Sequence[str]) -> str | None:
         """What a reader must know of tasks that the model does not know, or None."""

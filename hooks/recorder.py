@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from torch import nn
 from hooks.adapter_books import AdapterBook, SetBook, TaskBook
 from hooks.adapter_proof import AdapterProof
 from hooks.beside import Beside
+from hooks.conditioning import Conditioning
 from hooks.courier import Courier
 from hooks.generation import eos_ids_of, generation_watched
 from hooks.ledger import RowLedger
@@ -301,7 +303,15 @@ class Recorder:
         sites = self._proving.settled()
         if self._compiled and self._proving.complete:
             torch._dynamo.reset()
+        tasks = Conditioning(self.inner).row_names(self.book.tasks()) if hasattr(self.inner, "config") else []
+        sites = [
+            replace(site, facts=replace(site.facts, expert_names=tasks)) if site.facts.expert_names else site
+            for site in sites
+        ]
         layers = [(number, site) for number, site in enumerate(sites) if site.facts.n_experts and site.facts.top_k]
+        beside = Beside(
+            model_vectors([site for _, site in layers], tasks=tasks), book=self._dictionary(layers, tasks=tasks)
+        )
         self._pipeline = Pipeline(
             self.out,
             sites=sites,
@@ -310,7 +320,7 @@ class Recorder:
             book=self.book,
             ledger=self._ledger(),
             provenance=self._provenance,
-            beside=Beside(model_vectors([site for _, site in layers]), book=self._dictionary(layers)),
+            beside=beside,
             unit=self.unit,
             eager=self._compiled,
             **self._options,
@@ -329,12 +339,12 @@ class Recorder:
             generated_stacks=self._watch.written_stacks,
         )
 
-    def _dictionary(self, layers: Sequence[tuple[int, Site]]) -> AdapterBook | None:
+    def _dictionary(self, layers: Sequence[tuple[int, Site]], *, tasks: Sequence[str]) -> AdapterBook | None:
         """The dictionary of generated adapters; none where nothing is generated, or only counts are kept."""
         if self.level == "counts":
             return None
         if self._adapters:
-            return TaskBook(self._adapters, proof=self._adapter_proof.settled())
+            return TaskBook(self._adapters, tasks=tasks, proof=self._adapter_proof.settled())
         if any(isinstance(site.tap, HyperMoeTap) for _, site in layers):
             return SetBook(layers)
         return None

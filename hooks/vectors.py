@@ -20,8 +20,12 @@ __all__ = ["InstanceVectors", "model_vectors"]
 
 
 @torch.no_grad()
-def model_vectors(sites: Sequence[Site]) -> dict[str, xr.DataArray]:
+def model_vectors(sites: Sequence[Site], *, tasks: Sequence[str] = ()) -> dict[str, xr.DataArray]:
     """What the weights alone say of a model's experts, prototypes and tasks; read when the recording begins.
+
+    Args:
+        sites: the model's routers.
+        tasks: names of the model's rows, where it has a row a task.
 
     Returns:
         by name · expert_weight_similarity (layer, expert, other) for any model whose experts can be read;
@@ -40,15 +44,14 @@ def model_vectors(sites: Sequence[Site]) -> dict[str, xr.DataArray]:
         found["expert_embedding"] = _table(_host(torch.stack(tables)), layer=own, expert=None, feature=None)
     for site in sites:
         if isinstance(site.tap, RetrieverTap):
-            names = list(site.facts.expert_names or [])
-            found["prototype"] = _table(_host(site.tap.prototypes), prototype=names, feature=None)
+            found["prototype"] = _table(_host(site.tap.prototypes), prototype=list(tasks), feature=None)
     if sites and isinstance(sites[0].tap, RoutedLayerTap):
-        found |= _route_tables(sites[0].tap.owner, labels)
+        found |= _route_tables(sites[0].tap.owner, labels, list(tasks))
     return found
 
 
-def _route_tables(model: Any, labels: list[str]) -> dict[str, xr.DataArray]:
-    tasks, table = [str(each) for each in model.config.tasks], model.task_embedding.weight
+def _route_tables(model: Any, labels: list[str], tasks: list[str]) -> dict[str, xr.DataArray]:
+    table = model.task_embedding.weight
     router = model.router
     # The mode's own routes, without the noise that training draws.
     was_training, router.training = router.training, False

@@ -37,8 +37,8 @@ class KnockOut:
             expert, load (mean share of its layers' work).
         effects: one row a set and group of prompts ("all" first): n_prompts, nll_before, nll_change with low and high
             (95 % bootstrap over prompts, paired), score_before, score_change; random_mean, random_low, random_high of
-            the random sets' nll_change (their range); p_value, how often a random set does at least as much harm;
-            n_random.
+            the random sets' nll_change (their range); p_value, how often a random set does at least as much harm; the
+            same of the score as random_score_mean and score_p_value; n_random.
         dissociation: one row a set that serves a group: inside and outside (nll_change of the group's prompts and of
             the others), difference with low and high, p_value and n_random as above.
         double: one row a pair of such sets: a, b, a_on_a, a_on_b, b_on_a, b_on_b (nll_change), interaction = (a_on_a −
@@ -184,17 +184,22 @@ def _set_table(
 def _effects_of(name: str, tables: Mapping[str, pd.DataFrame], *, n_random: int, over: str, seed: int) -> pd.DataFrame:
     before = tables[UNTOUCHED]
     own = effects(before, tables[_unit(name, 0)], over=over, seed=seed)
-    group, null = groups_of(before, over=over), []
-    for number in range(1, n_random + 1):
-        changed = changes(before, tables[_unit(name, number)])["nll"].to_numpy()
-        null.append([np.nanmean(changed if each == ALL else changed[group == each]) for each in own["group"]])
-    null_SG = np.array(null).reshape(n_random, len(own))
+    group = groups_of(before, over=over)
+    masks = [np.ones(len(group), bool) if each == ALL else group == each for each in own["group"]]
+    null = {column: np.full((n_random, len(own)), np.nan) for column in ("nll", "score")}
+    for number in range(n_random):
+        changed = changes(before, tables[_unit(name, number + 1)])
+        for column, values in null.items():
+            values[number] = [changed[column][mask].mean() for mask in masks]
+    nll_SG, score_SG = null["nll"], null["score"]
     return own.assign(
         set=name,
-        random_mean=null_SG.mean(axis=0) if n_random else np.nan,
-        random_low=null_SG.min(axis=0) if n_random else np.nan,
-        random_high=null_SG.max(axis=0) if n_random else np.nan,
-        p_value=[rank_p_value(value, null_SG[:, g]) for g, value in enumerate(own["nll_change"])],
+        random_mean=nll_SG.mean(axis=0) if n_random else np.nan,
+        random_low=nll_SG.min(axis=0) if n_random else np.nan,
+        random_high=nll_SG.max(axis=0) if n_random else np.nan,
+        p_value=[rank_p_value(value, nll_SG[:, g]) for g, value in enumerate(own["nll_change"])],
+        random_score_mean=score_SG.mean(axis=0) if n_random else np.nan,
+        score_p_value=[rank_p_value(-value, -score_SG[:, g]) for g, value in enumerate(own["score_change"])],
         n_random=n_random,
     )
 

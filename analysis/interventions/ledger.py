@@ -11,14 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.stored_studies import FOLDER, PARAMS, RESULT
 from routing import RoutingTrace
 from routing.errors import RecordingError, TraceError
 from routing.store.files import read_json, read_table, write_json, write_table
 
-__all__ = ["FOLDER", "Progress", "StudyFolder"]
-
-FOLDER = "interventions"
-PARAMS, RESULT = "params.json", "result.json"
+__all__ = ["Progress", "StudyFolder"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ NOTES = {
     "from the text's own vector.",
     "shared": "Recorded is the prototype that the retriever finds nearest; the decoder's adapters are the same for all "
     "texts, and none is generated.",
+    "task": "Recorded is the prototype that the retriever finds nearest; every task has learned adapters of its own, "
+    "and none is generated.",
 }
 
 

@@ -18,6 +18,7 @@ from tests.tiny_systems import SYSTEMS, tiny_system
 
 OPTIONS = (" yes", " no", " it may well be")
 TOLD = ("pha", "task_moe")
+TOLD_OTHERWISE = [*((system, {}) for system in TOLD), ("pha", {"adapter_source": "task"})]
 TASKS = TaskSet(
     tasks=(
         Task(name="choice", task_type="classification", metric="accuracy", instruction="Choose."),
@@ -50,9 +51,9 @@ def test_predictions_and_scores_stand_beside_the_routing(system: str, tmp_path: 
     assert trace.n_tokens == len(TASKS) if trace.unit == "prompt" else trace.n_tokens > len(TASKS)
 
 
-@pytest.mark.parametrize("system", TOLD)
-def test_options_are_scored_with_the_task_of_their_prompt(system: str) -> None:
-    model, tokenizer = tiny_system(system), byte_tokenizer()
+@pytest.mark.parametrize("system, changes", TOLD_OTHERWISE)
+def test_options_are_scored_with_the_task_of_their_prompt(system: str, changes: dict[str, str]) -> None:
+    model, tokenizer = tiny_system(system, **changes), byte_tokenizer()
     batch = encoded_prompts(
         TASKS.prompts[:2], tokenizer=tokenizer, limit=None, n_new_tokens=[0] * 2, too_long="error", apart=True
     )
@@ -113,3 +114,37 @@ def test_a_source_beyond_the_positions_of_the_model_is_an_error(tmp_path: Path) 
     with pytest.raises(TaskError, match="context of 96 tokens"):
         with Recorder(tiny_system("task_moe"), byte_tokenizer(), out=tmp_path / "trace") as recorder:
             recorder.run(long)
+
+
+@pytest.mark.parametrize("system", TOLD)
+def test_rows_of_the_model_are_called_by_the_names_of_the_run(system: str, tmp_path: Path) -> None:
+    aliases = {"riddle": "choice", "where": "span", "there": "span"}
+    model = tiny_system(system, task_aliases=aliases)
+    prompts = [
+        Prompt(id=name, text=f"{name}?", task=name, target=" yes") for name in ("riddle", "where", "there", "text")
+    ]
+    tasks = TaskSet(tasks=tuple(Task(name=each.task, max_new_tokens=0) for each in prompts), prompts=tuple(prompts))
+    with Recorder(model, byte_tokenizer(), out=tmp_path / "trace") as recorder:
+        recorder.run(tasks)
+    trace = open_trace(tmp_path / "trace")
+    # Two tasks of the run are the model's "span": the row keeps the model's own name.
+    names = ["riddle", "span", "text"]
+    if system == "task_moe":
+        assert trace.vectors["route"]["task_row"].values.tolist() == names
+    else:
+        assert list(trace.expert_names["retriever"]) == names
+        assert trace.vectors["prototype"]["prototype"].values.tolist() == names
+        assert set(trace.adapters.table["key"]) == set(names)
+
+
+def test_a_control_whose_encoder_belongs_to_tasks_refuses_others(tmp_path: Path) -> None:
+    model = tiny_system("pha", adapter_source="task")
+    with Recorder(model, byte_tokenizer(), out=tmp_path / "trace") as recorder:
+        recorder.run(TASKS)
+    trace = open_trace(tmp_path / "trace")
+    assert trace.adapters is None
+    assert "learned adapters of its own" in trace.layer_facts[0].note
+    strange = [Prompt(id="a", text="a", task="riddle", target=" b")]
+    with pytest.raises(TaskError, match="no row for the tasks riddle"):
+        with Recorder(model, byte_tokenizer(), out=tmp_path / "other") as recorder:
+            recorder.run(strange)

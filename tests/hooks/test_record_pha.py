@@ -252,3 +252,13 @@ def test_recording_changes_nothing_and_leaves_nothing(source: str, tmp_path: Pat
         _ = 1 / 0
     assert (n_hooks(model), set(model.__dict__)) == (before, own)
     assert open_trace(tmp_path / "broken").n_tokens == len(TEXTS)
+
+
+def test_weights_that_change_while_they_are_recorded_are_refused(tmp_path: Path) -> None:
+    model = tiny_system("pha")
+    with pytest.raises(RecordingError, match="weights that generate adapters changed"), torch.no_grad():
+        with Recorder(model, byte_tokenizer(), out=tmp_path / "trace") as recorder:
+            for _ in range(2):
+                model(**batch_of(model))
+                recorder._pipeline.deliver()
+                model.prototypes.weight.mul_(1.5)

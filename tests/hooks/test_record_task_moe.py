@@ -146,7 +146,7 @@ def test_a_task_without_a_route_is_refused_before_anything_runs(tmp_path: Path) 
         tasks=(Task(name="span"), Task(name="riddle")),
         prompts=(Prompt(id="a", text="a", task="span"), Prompt(id="b", text="b", task="riddle")),
     )
-    with pytest.raises(TaskError, match=r"no route for the tasks riddle; it knows choice, span, text"):
+    with pytest.raises(TaskError, match=r"no row for the tasks riddle; it knows choice, span, text"):
         with Recorder(tiny_system("task_moe"), byte_tokenizer(), out=tmp_path / "trace") as recorder:
             recorder.run(tasks)
     assert not (tmp_path / "trace").exists()

@@ -13,6 +13,7 @@ from transformers import OlmoeConfig, OlmoeForCausalLM, PreTrainedModel
 
 from analysis.interventions import Bench, Progress, knock_out, matched_sets, serving_sets
 from analysis.interventions.effects import effects, rank_p_value
+from analysis.stored_studies import stored_studies
 from hooks import Recorder, find_sites
 from hooks.knock_out import experts_knocked_out
 from hooks.proof import prove_sites
@@ -188,6 +189,10 @@ def test_a_stopped_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytes
     again = knock_out(trace, bench_of(model, tasks), **study)
     assert len(calls) == n_total
     pd.testing.assert_frame_equal(whole.effects, again.effects)
+    (stored,) = stored_studies(trace)
+    assert (stored.name, stored.path) == ("knock-out", whole.path)
+    assert stored.params["over"] == "task_type"
+    pd.testing.assert_frame_equal(stored.tables["effects"], whole.effects)
     # A unit that was cut off is measured again; another model has another folder.
     unit = sorted((whole.path / "units").glob("*.parquet"))[1]
     unit.write_bytes(unit.read_bytes()[:40])
@@ -257,3 +262,22 @@ def test_the_bench_measures_what_an_evaluation_scores(tmp_path: Path) -> None:
             likely = model(torch.tensor([[*ids, *target]])).logits[0].log_softmax(-1)
         expected = -np.mean([float(likely[len(ids) - 1 + place, each]) for place, each in enumerate(target)])
         assert measured.loc[prompt.id, "nll"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_scores_are_held_up_to_random_sets_as_well(tmp_path: Path) -> None:
+    from tests.hooks.test_evaluation import TASKS
+
+    model = tiny_model("olmoe")
+    trace = traced(model, TASKS, tmp_path / "trace")
+    bench = bench_of(model, TASKS)
+    found = knock_out(trace, bench, sets={"two": [("L00", 1), ("L02", 4)]}, n_random=4, over="task")
+    table = found.effects.set_index("group")
+    sites = bench.sites
+    with experts_knocked_out(model, sites, [("L00", 1), ("L02", 4)]):
+        after = bench.measured()
+    before = bench.measured()
+    change = (after["score"] - before["score"])[before["task"] == "choice"].mean()
+    assert table.loc["choice", "score_change"] == pytest.approx(change)
+    assert 0.2 <= table.loc["choice", "score_p_value"] <= 1
+    assert np.isnan(table.loc["span", "score_change"])  # generated answers were not asked for
+    assert table.loc["all", "n_random"] == 4
