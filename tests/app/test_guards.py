@@ -40,7 +40,7 @@ print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"torch", "transf
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("view", ["overview", "load", "tasks", "map", "tokens"])
+@pytest.mark.parametrize("view", ["overview", "load", "tasks", "map", "tokens", "unselected", "adapters", "routes"])
 def test_a_view_imports_no_model_library(view):
     if not (APP / "views" / f"{view}.py").is_file():
         pytest.skip("this view is not built")

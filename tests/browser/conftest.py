@@ -10,14 +10,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from app.shell import VIEWS
-from routing import RoutingTrace, save_trace
+from app.view_list import VIEWS
+from routing import RoutingTrace, adapters_of, save_trace
+from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
+from tests.tiny import save_tiny
 from tests.traces import planted_trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +89,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trace = planted_trace(seed=3, n_tasks=6, n_prompts_a_task=12, n_layers=4, n_experts=8, n_runners_up=2)
     save_trace(trace, folder / "planted")
     save_trace(hostile(trace), folder / "hostile")
+    save_trace(hyper_moe_trace(seed=0), folder / "hyper")
+    save_trace(hostile(pha_trace(seed=0)), folder / "hostile-prototypes")
+    save_trace(hostile(task_moe_trace(seed=0)), folder / "hostile-routes")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one model, "tiny", that nobody recorded."""
+    folder = tmp_path_factory.mktemp("models")
+    save_tiny(folder / "tiny", "olmoe", max_position_embeddings=4096)
+    (folder / "tiny" / "README.md").write_text("# tiny\n\nIts weights are random. It is there to be recorded.\n")
     return folder
 
 
@@ -103,19 +118,36 @@ def hostile(trace: RoutingTrace) -> RoutingTrace:
     for column in ("text", "target", "prediction"):
         prompts[column] = [f"{text(row)} {text(row + 1)}" for row in range(len(prompts))]
     parts = {name: getattr(trace, name).values for name in ("scores", "weights", "logits")}
+    facts = [
+        replace(each, expert_names=each.expert_names and [tasks[name] for name in each.expert_names])
+        for each in trace.layer_facts
+    ]
+    if (held := trace.adapters) is not None:
+        keys = held.keys.assign(key=held.keys["key"].map(lambda key: tasks.get(key, key)))
+        conditioning = {name: table.values for name, table in held.conditioning.items()}
+        parts["adapters"] = adapters_of(held.sites, keys, held.parameters.values, conditioning=conditioning)
+        parts |= {"adapter_index": trace.adapter_index.values, "adapter_ratio": trace.adapter_ratio.values}
+    named = tasks | dict(zip(trace.prompts["prompt"], prompts["prompt"], strict=True))
+    vectors = {}
+    for name, table in trace.vectors.items():
+        axis = table.dims[0]
+        known = {axis: [named.get(each, each) for each in table[axis].values]} if axis in table.coords else {}
+        vectors[name] = table.assign_coords(known)
     return RoutingTrace.from_arrays(
         trace.experts.values,
         **parts,
-        layer_facts=trace.layer_facts,
+        layer_facts=facts,
         tokens=trace.tokens,
         prompts=prompts,
+        unit=trace.unit,
+        vectors=vectors,
         vocabulary={token_id: f" {text(int(token_id))}" for token_id in trace.vocabulary.index},
         provenance=trace.provenance,
     )
 
 
 @pytest.fixture(scope="session")
-def server(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(runs: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the app, started as a user starts it, from a folder that is not the repository."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     with socket.socket() as probe:
@@ -128,7 +160,7 @@ def server(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         process = subprocess.Popen(
             [*command, *options],
             cwd=elsewhere,
-            env=os.environ | {"ROUTESCOPE_RUNS": str(runs), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"ROUTESCOPE_RUNS": str(runs), "ROUTESCOPE_MODELS": str(models), "OMP_NUM_THREADS": "1"},
             stdout=out,
             stderr=subprocess.STDOUT,
         )

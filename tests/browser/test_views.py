@@ -6,7 +6,14 @@ import pytest
 from playwright.sync_api import expect
 
 # UMAP compiles for tens of seconds; what a browser adds to it is seen on the principal components.
-VIEWS = {"": {}, "tasks": {}, "load": {}, "map": {"layout": "pca"}, "tokens": {"focus": "facts-001@3"}}
+VIEWS = {
+    "": {},
+    "tasks": {},
+    "load": {},
+    "map": {"layout": "pca"},
+    "tokens": {"focus": "facts-001@3"},
+    "unselected": {"layout": "pca", "run": "hyper"},
+}
 CHARTS = ".stPlotlyChart .js-plotly-plot .main-svg"
 # What takes part in the page for the eye must have a name for the ear.
 NAMELESS = """
@@ -45,7 +52,7 @@ def test_every_view_is_drawn_and_everything_in_it_has_a_name(app):
 @pytest.mark.parametrize("scheme", ["dark"])
 def test_the_dark_look_has_no_white_chart(app):
     page = app.open("", layout="pca", focus="facts-001@3")
-    for title in ("Overview", "Tasks", "Load", "Map", "Tokens"):
+    for title in ("Overview", "Tasks", "Load", "Map", "Tokens", "Unselected"):
         app.go(title)
         expect(page.locator(CHARTS).first).to_be_visible()
         assert max(page.locator(CHARTS).evaluate_all(LUMINANCE)) < 0.2, title
@@ -71,13 +78,23 @@ def test_a_lasso_on_the_map_picks_prompts_for_every_view(app):
 def test_texts_are_shown_never_executed(app):
     page = app.open("", run="hostile", layout="pca")
     strangers = page.locator("main img[src*='example.org'], main a[href*='javascript'], main script")
-    for title in ("Overview", "Tasks", "Load", "Map", "Tokens"):
+    for title in ("Overview", "Tasks", "Load", "Map", "Unselected", "Tokens"):
         app.go(title)
         assert page.evaluate("window.hacked") is None, title
         assert strangers.count() == 0, title
     options = page.get_by_role("option")
     expect(options.filter(has_text="<script>window.hacked = true</script>").first).to_be_visible()
     expect(options.filter(has_text="[U+202E]gnirts").first).to_be_visible()
+
+
+@pytest.mark.parametrize(("view", "run"), [("adapters", "hostile-prototypes"), ("routes", "hostile-routes")])
+def test_names_of_tasks_are_shown_never_executed_and_pictures_have_names(app, view, run):
+    page = app.open(view, run=run, layout="pca")
+    expect(page.locator(CHARTS).first).to_be_visible()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("main img[src*='example.org'], main a[href*='javascript'], main script").count() == 0
+    assert page.evaluate(NAMELESS) == []
+    assert page.locator(".stPlotlyChart").evaluate_all(UNLABELED) == 0
 
 
 def test_two_sessions_look_at_different_things(app, browser, server):
