@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
@@ -29,6 +30,7 @@ from .text_to_text import (
     WINDOWS,
     DenoisingObjective,
     backbone_treatment,
+    seconds_left,
     short_schedule,
     untrained_backbone,
 )
@@ -42,6 +44,7 @@ _CHECK_BATCHES = 4
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pretrain and write one backbone; return the exit code: 3 if training stopped before its last step."""
     options = _parser().parse_args(arguments)
+    started = time.monotonic()
     (options.out / "run").mkdir(parents=True, exist_ok=True)
     device = device_of(options)
     sizes = replace(DEFAULT_SIZES[options.kind], dropout=options.dropout, **json.loads(options.architecture))
@@ -76,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("  dev nll · " + " · ".join(f"{name} {value:.3f}" for name, value in found.items()), flush=True)
         return {"dev_nll": {name: round(value, 4) for name, value in found.items()}}
 
+    options.stop_after = seconds_left(options, started=started)
     run = TrainingRun(
         model,
         dataset,

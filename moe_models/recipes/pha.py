@@ -47,13 +47,14 @@ from .pha_run import (
 from .preparation import read_corpus
 from .run_options import NOT_FINISHED, device_of, run_parser, training_options
 from .scoring import main_score, mean
-from .text_to_text import read_backbone, short_schedule
+from .text_to_text import read_backbone, seconds_left, short_schedule
 from .training import TrainingRun, save_weights
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train, evaluate and write one model; return the exit code: 3 if training stopped before its last step."""
     options = _parser().parse_args(arguments)
+    started = time.monotonic()
     folder = options.out / "run"
     folder.mkdir(parents=True, exist_ok=True)
     device = device_of(options)
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parameters["trained"] = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     print(f"{options.method}: {len(examples)} examples of {len(tasks)} tasks; {parameters}, on {device}", flush=True)
 
+    options.stop_after = seconds_left(options, started=started)
     best = BestWeights(checked, path=folder / "best.pt")
     run = TrainingRun(
         model,

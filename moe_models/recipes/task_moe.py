@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ from .task_moe_run import (
     text_embeddings,
     untrained_task_moe,
 )
-from .text_to_text import read_backbone, short_schedule
+from .text_to_text import read_backbone, seconds_left, short_schedule
 from .training import TrainingRun, save_weights
 
 
@@ -48,7 +48,7 @@ class Recipe:
     """One run: what it reads, and its stages."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.device = options, device_of(options)
+        self.options, self.device, self.started = options, device_of(options), time.monotonic()
         self.corpus: Corpus = read_corpus(options.data)
         self.backbone, self.tokenizer, self.made = read_backbone(options.backbone)
         known = options.tasks or [task for task in self.corpus.facts if task not in options.new_tasks]
@@ -96,6 +96,7 @@ class Recipe:
         """Train a stage; return whether its last step was reached."""
         options, folder = self.options, self.options.out / "run" / f"stage-{stage}"
         folder.mkdir(parents=True, exist_ok=True)
+        limit = seconds_left(options, started=self.started)
         objective = TaskMoeObjective(
             routes=options.routes,
             stage=stage,
@@ -103,6 +104,7 @@ class Recipe:
             instruction=options.instruction,
             router_rate=options.router_rate,
             embedding_rate=options.embedding_rate,
+            router_epsilon=options.router_epsilon,
         )
         batches = MixedBatches(
             self.examples,
@@ -116,7 +118,7 @@ class Recipe:
             schedule=short_schedule(options),
             objective=objective,
             optimizer=MasterWeightOptimizer(model, weight_decay=options.weight_decay, treatment=objective.treatment),
-            options=training_options(options),
+            options=replace(training_options(options), stop_after_seconds=limit),
             folder=folder,
             check=self.check,
         )

@@ -116,7 +116,9 @@ def _steps(metrics: Mapping[str, Any]) -> list[str]:
         f"Stage 1 ({training['steps']:,} steps of {training['rows']} examples): experts (copies of the backbone's "
         "layers, plus noise of 1 % of each weight's spread), router and task embeddings together, one expert a task "
         "and layer by straight-through Gumbel, τ from 2 to 0.1 over the first third; learning rate "
-        f"×{training['router_rate']:g} for the router, ×{training['embedding_rate']:g} for task embeddings.",
+        f"×{training['router_rate']:g} for the router, ×{training['embedding_rate']:g} for task embeddings, with "
+        f"AdamW's epsilon at {training['router_epsilon']:g} for both, so that routes wait until experts differ by more "
+        "than their first noise.",
         f"Stage 2 (as many steps): routes frozen, experts anew from the backbone, softmax with τ from 300 (all but the "
         f"average) to 1. Held out of both stages: {', '.join(training['new_tasks']) or 'no task'}.",
     ]

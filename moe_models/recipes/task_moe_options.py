@@ -8,8 +8,8 @@ from .task_moe_run import DEFAULT_NEW_TASKS, ROUTES
 
 REPORTED = (
     "routes", "stage", "task_embedding", "instruction", "steps", "warmup", "decay_share", "dropout", "router_rate",
-    "embedding_rate", "embedding_width", "router_width", "source_length", "target_length", "adapt_steps",
-    "adapt_examples", "adapt_rate", "permutations", "rows",
+    "embedding_rate", "router_epsilon", "embedding_width", "router_width", "source_length", "target_length",
+    "adapt_steps", "adapt_examples", "adapt_rate", "permutations", "rows",
 )  # fmt: skip
 """Options that metrics.json tells beside those of every recipe."""
 
@@ -42,6 +42,7 @@ def task_moe_parser() -> argparse.ArgumentParser:
     parser.add_argument("--router-width", type=int, default=64)
     parser.add_argument("--router-rate", type=float, default=10.0, help="learning rate of the router over the model's")
     parser.add_argument("--embedding-rate", type=float, default=30.0, help="that of the task embeddings")
+    parser.add_argument("--router-epsilon", type=float, default=1e-3, help="AdamW's epsilon for both")
     parser.add_argument("--warmup", type=int, default=400, help="steps of rising rate")
     parser.add_argument("--source-length", type=int, default=224, help="most tokens of a source")
     parser.add_argument("--target-length", type=int, default=64, help="most tokens of a target")

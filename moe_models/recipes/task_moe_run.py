@@ -154,6 +154,7 @@ class TaskMoeObjective:
     instruction: str
     router_rate: float
     embedding_rate: float
+    router_epsilon: float
     label_smoothing: float = 0.1
 
     def __call__(
@@ -191,9 +192,14 @@ class TaskMoeObjective:
         return asdict(self)
 
     def treatment(self, name: str, parameter: torch.nn.Parameter) -> Treatment:
-        """Return how a parameter is stepped: AdamW, the router and the task embeddings much faster than the model."""
+        """Return how a parameter is stepped: AdamW, the router and the task embeddings much faster than the model.
+
+        Experts begin as copies, so what tells them apart at first is noise, and its gradient is tiny. An AdamW that
+        steps by sign settles the routes on it within a few hundred steps, for good; with a large epsilon the router
+        waits until experts differ by what they have learned.
+        """
         if name.startswith("router."):
-            return Treatment(learning_rate_factor=self.router_rate)
+            return Treatment(learning_rate_factor=self.router_rate, epsilon=self.router_epsilon)
         if name.startswith("task_embedding."):
-            return Treatment(learning_rate_factor=self.embedding_rate)
+            return Treatment(learning_rate_factor=self.embedding_rate, epsilon=self.router_epsilon)
         return Treatment()

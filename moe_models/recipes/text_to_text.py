@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,18 @@ class DenoisingObjective:
 def short_schedule(options: argparse.Namespace) -> Schedule:
     """Return a schedule whose warm-up is a tenth of the run at most: these runs can be short."""
     return replace(schedule_of(options), n_warmup_steps=max(1, min(options.warmup, options.steps // 10)))
+
+
+def seconds_left(options: argparse.Namespace, *, started: float) -> float | None:
+    """Return how much of ``--stop-after`` is left for training, or None without that option.
+
+    Reading the corpus, and a stage before, have taken their part of it.
+
+    Args:
+        options: parsed options.
+        started: when the recipe began, by the monotonic clock.
+    """
+    return None if options.stop_after is None else max(0.001, options.stop_after - (time.monotonic() - started))
 
 
 def read_backbone(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, dict[str, Any]]:
