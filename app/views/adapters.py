@@ -219,14 +219,14 @@ def _likeness(trace: RoutingTrace) -> None:
         with st.container(width=420):
             state.choose("Adapters at", sites, name="site", default=sites[-1], kind="slider")
     adapters = table.to_numpy().copy()
-    pictures = [("Adapters", adapters, "adapters_alike")]
+    pictures = [(f"adapters are at {site}", adapters, "adapters_alike", "adapter_similarity")]
     if alike is not None:
-        pictures.insert(0, ("Prototypes", alike, "adapters_prototypes"))
-    for column, (title, values, key) in zip(st.columns(len(pictures), gap="large"), pictures, strict=True):
+        pictures.insert(0, ("prototypes are", alike, "adapters_prototypes", "prototype_similarity"))
+    for column, (what, values, key, definition) in zip(st.columns(len(pictures), gap="large"), pictures, strict=True):
         np.fill_diagonal(values, np.nan)
         with column:
             panel(
-                f"How alike the {title.lower()} are" + (f" at {site}" if title == "Adapters" else ""),
+                f"How alike the {what}",
                 matrix_heatmap(
                     values,
                     rows=keys,
@@ -245,7 +245,7 @@ def _likeness(trace: RoutingTrace) -> None:
                     else f" {adapter_sentences.of_sites(cache.answer(trace, distinct_adapters))}"
                 ),
                 table=lambda values=values: pd.DataFrame(values, columns=keys).assign(task=keys),  # type: ignore[misc]
-                definitions=("adapter_similarity",) if title == "Adapters" else ("prototype_similarity",),
+                definitions=(definition,),
             )
     if alike is not None:
         relations = cache.answer(trace, prototype_relations)
