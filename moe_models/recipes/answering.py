@@ -17,6 +17,8 @@ from .scoring import LONG_TASKS, scores_by_task
 
 _LONG_ANSWER_TOKENS, _SHORT_ANSWER_TOKENS = 80, 32
 _SOURCE_TOKENS_A_PASS = {"cuda": 131_072, "cpu": 8_192}
+_MOST_EXAMPLES_A_PASS = 1024
+"""However short the sources are: the logits of their targets take memory too, and runs share a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +187,7 @@ def _passes(examples: Examples, order: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield numbers of examples of like length, as many as a pass has room for; the longest first."""
     budget = _SOURCE_TOKENS_A_PASS[examples.source.device.type]
     while len(order):
-        together = max(1, budget // max(1, int(examples.source_length[order[-1]])))
+        together = min(_MOST_EXAMPLES_A_PASS, max(1, budget // max(1, int(examples.source_length[order[-1]]))))
         yield order[-together:]
         order = order[:-together]
 

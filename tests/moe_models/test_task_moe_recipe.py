@@ -6,8 +6,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from moe_models.recipes.optimizer import Treatment
 from moe_models.recipes.routes import FixedRoutes, temperature
 from moe_models.recipes.task_moe import main
+from moe_models.recipes.task_moe_run import TaskMoeObjective
 from moe_models.recipes.task_moe_study import main as study
 from moe_models.task_moe import TaskMoeConfig, TaskMoeForConditionalGeneration
 from tests.moe_models.text_to_text import corpus_and_backbone
@@ -109,6 +111,19 @@ def test_controls_and_text_embeddings_are_compared(ground, learned, tmp_path):
     card = (learned / "README.md").read_text()
     assert "began as random numbers" in card
     assert "no instruction line" in card
+
+
+def test_the_router_is_much_faster_than_the_model_and_waits():
+    objective = TaskMoeObjective(
+        routes="learned", stage=1, embedding="random", instruction="off",
+        router_rate=10.0, embedding_rate=30.0, router_epsilon=1e-3,
+    )  # fmt: skip
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    assert objective.treatment("router.units.0.linear1.weight", parameter) == Treatment(
+        learning_rate_factor=10.0, epsilon=1e-3
+    )
+    assert objective.treatment("task_embedding.weight", parameter).learning_rate_factor == 30.0
+    assert objective.treatment("model.shared.weight", parameter) == Treatment()
 
 
 def test_temperatures_go_where_they_should():
