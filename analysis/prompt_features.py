@@ -13,9 +13,10 @@ import pandas as pd
 import xarray as xr
 
 from analysis.intervals import interval_95
-from analysis.nulls import p_value, q_values
+from analysis.nulls import PooledNull, p_value, q_values
 from analysis.rates import prompt_rates
 from analysis.scan import require_tokens
+from analysis.stratified import Tested, deal_labels
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
@@ -23,8 +24,6 @@ __all__ = ["prompt_correlation", "prompt_features"]
 
 MOST_VALUES = 20
 """Most values of a column that become features of their own."""
-
-_BATCH_CELLS = 1 << 22
 
 
 def prompt_features(trace: RoutingTrace, *, columns: Sequence[str] = ("task_type",)) -> pd.DataFrame:
@@ -127,23 +126,28 @@ def prompt_correlation(
     names = ("r", "r_low", "r_high", "lift", "p_value", "p_max")
     found = {name: np.full((len(table.columns), rate_PX.shape[1]), np.nan) for name in names}
     null_95, n_prompts = np.full(len(table.columns), np.nan), np.zeros(len(table.columns), dtype=np.int64)
+    z, n_exceeding = np.full(found["r"].shape, np.nan), np.zeros(found["r"].shape, dtype=np.int64)
+    pooled = PooledNull()
     for number, name in enumerate(table.columns):
         value_P = table[name].to_numpy(float)
         rows = np.flatnonzero(np.isfinite(value_P))
         n_prompts[number] = len(rows)
         if len(rows) < 3:
             continue
-        one = _one_feature(
+        one, tested, null_95[number] = _one_feature(
             rate_PX[rows],
             value_P[rows],
             strata_P[rows],
             n_permutations=n_permutations,
             n_bootstrap=n_bootstrap,
-            rng=np.random.default_rng([seed, number]),
+            seed=seed + number,
+            pooled=pooled,
         )
-        null_95[number] = one.pop("null_95")
+        z[number], n_exceeding[number] = tested.z, tested.n_exceeding
         for each, values in one.items():
             found[each][number] = values
+    if n_permutations:
+        found["p_value"] = pooled.p_values(z, n_exceeding=n_exceeding, n_permutations=n_permutations)
     q = q_values(found["p_value"])
     dims = ("feature", "layer", "expert")
     full = (len(table.columns), *shape)
@@ -177,52 +181,39 @@ def _one_feature(
     *,
     n_permutations: int,
     n_bootstrap: int,
-    rng: np.random.Generator,
-) -> dict[str, np.ndarray | float]:
+    seed: int,
+    pooled: PooledNull,
+) -> tuple[dict[str, np.ndarray], Tested, float]:
+    """r, its interval, lift and p_max of every expert; the test; and what the largest |r| reaches by chance."""
     known_PX = np.isfinite(rate_PX)
     # A layer that did not route a prompt says nothing about it: it is put at the mean.
     mean_X = np.where(known_PX, rate_PX, 0).sum(axis=0) / np.maximum(known_PX.sum(axis=0), 1)
     filled_PX = np.where(known_PX, rate_PX, mean_X)
-    value_P = value_P.astype(float)
-    members = [np.flatnonzero(strata_P == stratum) for stratum in np.unique(strata_P)]
-    lift_X = _lift(rate_PX, value_P) if set(np.unique(value_P)) <= {0.0, 1.0} else np.full(rate_PX.shape[1], np.nan)
-    centered_PX, centered_P = filled_PX.copy(), value_P.copy()
-    for mine in members:
+    tested = deal_labels(filled_PX, value_P, strata_P, n_permutations=n_permutations, seed=seed, pooled=pooled)
+    centered_PX, centered_P = filled_PX.copy(), value_P.astype(float).copy()
+    for stratum in np.unique(strata_P):
+        mine = strata_P == stratum
         centered_PX[mine] -= centered_PX[mine].mean(axis=0)
         centered_P[mine] -= centered_P[mine].mean()
-    length_X, length = np.sqrt((centered_PX**2).sum(axis=0)), float(np.sqrt((centered_P**2).sum()))
-    varies_X = (length_X > 1e-9) & (length > 1e-9)
-    scaled_PX = centered_PX / np.where(varies_X, length_X, 1.0)
+    lengths_X = np.sqrt((centered_PX**2).sum(axis=0) * (centered_P**2).sum())
+    varies_X = np.isfinite(tested.z)
+    two_sided = set(np.unique(value_P)) <= {0.0, 1.0}
     nothing = np.full(rate_PX.shape[1], np.nan)
-    r_X = np.where(varies_X, centered_P @ scaled_PX / max(length, 1e-12), np.nan)
-    found: dict[str, np.ndarray | float] = {
-        "r": r_X,
-        "lift": lift_X,
-        **dict.fromkeys(("p_value", "p_max", "r_low", "r_high"), nothing),
+    found = {
+        "r": np.where(varies_X, tested.total / np.where(varies_X, lengths_X, 1.0), np.nan),
+        "lift": _lift(rate_PX, value_P) if two_sided else nothing,
     }
-    found["null_95"] = float("nan")
-    if not varies_X.any():
-        return found
-    if n_permutations:
-        limit_X = np.abs(r_X[varies_X]) - 1e-9
-        own, largest = np.zeros(int(varies_X.sum()), dtype=np.int64), np.zeros(n_permutations)
-        step = max(1, _BATCH_CELLS // max(1, scaled_PX.size // len(scaled_PX), len(scaled_PX)))
-        for first in range(0, n_permutations, step):
-            n_rows = min(step, n_permutations - first)
-            dealt_BP = np.empty((n_rows, len(centered_P)))
-            for mine in members:
-                dealt_BP[:, mine] = rng.permuted(np.tile(centered_P[mine], (n_rows, 1)), axis=1)
-            null_BX = np.abs(dealt_BP @ scaled_PX[:, varies_X]) / length
-            own += (null_BX >= limit_X).sum(axis=0)
-            largest[first : first + n_rows] = null_BX.max(axis=1)
-        p, p_max = nothing.copy(), nothing.copy()
-        p[varies_X] = p_value(own, n_permutations=n_permutations)
-        reached = n_permutations - np.searchsorted(np.sort(largest), limit_X, side="left")
-        p_max[varies_X] = p_value(reached, n_permutations=n_permutations)
-        found |= {"p_value": p, "p_max": p_max, "null_95": float(np.quantile(largest, 0.95))}
-    if n_bootstrap:
+    null_95 = float("nan")
+    if len(tested.largest):
+        reached = len(tested.largest) - np.searchsorted(np.sort(tested.largest), np.abs(tested.z) - 1e-9, side="left")
+        found["p_max"] = np.where(varies_X, p_value(reached, n_permutations=len(tested.largest)), np.nan)
+        # Without groups all experts have one and the same standard deviation of r, 1 / √(n − 1).
+        deviation = float((tested.deviation[varies_X] / lengths_X[varies_X]).mean())
+        null_95 = float(np.quantile(tested.largest, 0.95)) * deviation
+    if n_bootstrap and varies_X.any():
+        rng = np.random.default_rng(seed)
         found["r_low"], found["r_high"] = _interval(centered_PX, centered_P, varies_X, n_bootstrap, rng)
-    return found
+    return found, tested, null_95
 
 
 def _interval(

@@ -24,11 +24,15 @@ class Tested:
         total: Σ_p c_p x_p, c the label less its mean in the prompt's group.
         z: that in standard deviations of its null, which are known exactly; NaN where it cannot vary.
         n_exceeding: how often permutations reach |z|.
+        deviation: standard deviation of the total under the null.
+        largest: of each permutation, the largest |z| of all experts.
     """
 
     total: np.ndarray
     z: np.ndarray
     n_exceeding: np.ndarray
+    deviation: np.ndarray
+    largest: np.ndarray
 
 
 def deal_labels(
@@ -62,6 +66,7 @@ def deal_labels(
     varies_X = deviation_X > 1e-9
     z_X = np.where(varies_X, total_X / np.where(varies_X, deviation_X, 1.0), np.nan)
     n_exceeding = np.zeros(len(z_X), dtype=np.int64)
+    largest = [np.zeros(0)]
     # Only groups in which the label varies are dealt, and what varies is tested.
     dealt_from = [mine for mine in members if np.ptp(centered_P[mine]) > 1e-12]
     if n_permutations and varies_X.any() and dealt_from:
@@ -75,8 +80,9 @@ def deal_labels(
             dealt = [rng.permuted(np.tile(centered_P[mine], (n_rows, 1)), axis=1) for mine in dealt_from]
             null_BX = np.abs(np.concatenate(dealt, axis=1) @ part_PX) / deviation_X[varies_X]
             n_exceeding[varies_X] += (null_BX >= limit_X).sum(axis=0)
+            largest.append(null_BX.max(axis=1))
             pooled.add(_binned(null_BX))
-    return Tested(total=total_X, z=z_X, n_exceeding=n_exceeding)
+    return Tested(total=total_X, z=z_X, n_exceeding=n_exceeding, deviation=deviation_X, largest=np.concatenate(largest))
 
 
 def turn_pairs(difference_PX: np.ndarray, *, n_permutations: int, seed: int, pooled: PooledNull) -> Tested:
@@ -86,6 +92,7 @@ def turn_pairs(difference_PX: np.ndarray, *, n_permutations: int, seed: int, poo
     varies_X = deviation_X > 1e-9
     z_X = np.where(varies_X, total_X / np.where(varies_X, deviation_X, 1.0), np.nan)
     n_exceeding = np.zeros(len(z_X), dtype=np.int64)
+    largest = [np.zeros(0)]
     if n_permutations and varies_X.any():
         rng = np.random.default_rng(seed)
         part_PX = difference_PX[:, varies_X]
@@ -95,8 +102,9 @@ def turn_pairs(difference_PX: np.ndarray, *, n_permutations: int, seed: int, poo
             sign_BP = rng.choice([-1.0, 1.0], size=(min(step, n_permutations - first), len(part_PX)))
             null_BX = np.abs(sign_BP @ part_PX) / deviation_X[varies_X]
             n_exceeding[varies_X] += (null_BX >= limit_X).sum(axis=0)
+            largest.append(null_BX.max(axis=1))
             pooled.add(_binned(null_BX))
-    return Tested(total=total_X, z=z_X, n_exceeding=n_exceeding)
+    return Tested(total=total_X, z=z_X, n_exceeding=n_exceeding, deviation=deviation_X, largest=np.concatenate(largest))
 
 
 def _binned(null_BX: np.ndarray) -> np.ndarray:
