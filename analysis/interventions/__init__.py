@@ -4,6 +4,7 @@ The only part of analysis that may import torch, hooks and moe_models; nothing e
 """
 
 from analysis.interventions.bench import Bench
+from analysis.interventions.forced_choices import ForcedChoice, RunnerUpRegret, forced_choice, runner_up_regret
 from analysis.interventions.knock_out import KnockOut, knock_out, serving_sets
 from analysis.interventions.ledger import Progress
 from analysis.interventions.prototypes import PrototypeExchange, prototype_exchange
@@ -12,12 +13,16 @@ from analysis.interventions.selection_embedding import selection_embedding_effec
 
 __all__ = [
     "Bench",
+    "ForcedChoice",
     "KnockOut",
     "Progress",
     "PrototypeExchange",
+    "RunnerUpRegret",
+    "forced_choice",
     "knock_out",
     "matched_sets",
     "prototype_exchange",
+    "runner_up_regret",
     "selection_embedding_effects",
     "serving_sets",
 ]

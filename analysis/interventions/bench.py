@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,25 @@ from hooks.scoring import first_line
 from hooks.sites import Site, find_sites
 from routing import Prompt, TaskError, TaskSet
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "Text"]
 
 N_ANSWERS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A prompt with its target.
+
+    Attributes:
+        prompt, task: id of the prompt, name of its task.
+        ids: its tokens, those of the target behind it.
+        n_read: how many of them are the prompt.
+    """
+
+    prompt: str
+    task: str
+    ids: tuple[int, ...]
+    n_read: int
 
 
 class Bench:
@@ -127,6 +143,15 @@ class Bench:
         table = table[table["prompt"].isin(list(found))].reset_index(drop=True)
         values = [found[each] for each in table["prompt"]]
         return table.assign(nll=[nll for nll, _ in values], score=[score for _, score in values])
+
+    def texts(self) -> list[Text]:
+        """Prompt and target of every prompt as one text, as a model of one stack reads them."""
+        found = []
+        for each in self._encoded:
+            prompt = self._prompts[each.prompt.id]
+            target = each.options[each.prompt.options.index(prompt.target)] if prompt.target else ()
+            found.append(Text(prompt=prompt.id, task=prompt.task, ids=(*each.ids, *target), n_read=len(each.ids)))
+        return sorted(found, key=lambda text: text.prompt)
 
     def _read(self, batch: Sequence[Encoded]) -> list[list[float]]:
         return option_scores(

@@ -19,7 +19,7 @@ from tests.traces import planted_trace
 ROOT = Path(__file__).resolve().parents[2]
 HEADINGS = re.findall(r"^## (\S+)$", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
 FUNCTIONS = sorted(name for name in analysis.__all__ if inspect.isfunction(getattr(analysis, name)))
-INTERVENTIONS = ("knock_out", "selection_embedding_effects", "prototype_exchange")
+INTERVENTIONS = ("knock_out", "selection_embedding_effects", "prototype_exchange", "runner_up_regret")
 """Functions of `analysis.interventions`, which is not imported here: it needs torch."""
 LABELS = ("Question.", "Definition.", "Unit", "Reading", "Source", "How it misleads")
 
