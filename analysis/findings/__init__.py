@@ -11,11 +11,14 @@ from analysis.findings.control import ranked
 from analysis.findings.evenness import cold, idle, uneven
 from analysis.findings.finding import Family, Finding
 from analysis.findings.kinds_of_tasks import serving_types
+from analysis.findings.knock_outs import NAME, knocked_out, with_knock_outs
 from analysis.findings.losing import close_calls, dropped
+from analysis.findings.made_adapters import alike_adapters, retrieved
 from analysis.findings.serving import serving
 from analysis.findings.since import changed_since
 from analysis.findings.telling import informative, taxonomy
 from analysis.findings.together import working_together
+from analysis.stored_studies import stored_studies
 from routing.store.derived import load_derived, save_derived
 from routing.trace import RoutingTrace
 
@@ -33,10 +36,13 @@ FAMILIES: tuple[Callable[..., Family | None], ...] = (
     close_calls,
     right_answers,
     working_together,
+    alike_adapters,
+    retrieved,
+    knocked_out,
 )
 
 # Goes up whenever a finding's definition changes, so that findings kept beside a trace are made again.
-VERSION = 2
+VERSION = 3
 
 
 def findings(trace: RoutingTrace, *, before: RoutingTrace | None = None, seed: int = 0) -> list[Finding]:
@@ -54,9 +60,14 @@ def findings(trace: RoutingTrace, *, before: RoutingTrace | None = None, seed: i
     - taxonomy: tasks, clustered by their routes, fall into the types that people gave them (`agreement`).
     - dropped: a layer whose capacity dropped more than 1 % of the assignments; close_calls: one where more than 25 % of
       the choices were as good as a tie (`near_ties`).
-    - answers: an expert that prompts answered right choose more than those of the same task answered wrong.
+    - answers: an expert whose use goes with the score of the answer, within tasks (`correctness_link`).
     - together: a pair of experts selected for the same tokens at least 1.5 times as often as their loads would have it
       (`coactivation`).
+    - relation: experts, or tasks, that are alike in what adapters are made from have alike adapters
+      (`expert_relations`, `prototype_relations`); retrieval: prompts retrieve their own task's prototype
+      (`retrieval_accuracy`).
+    - knock_out: a group of prompts that a knock-out beside the trace costs more than others. What it cost is said
+      beside the expert, too, where one that serves a task was knocked out.
     - changed: an expert that the same prompts choose at least 1.5 times as often, or as seldom, as in `before`.
 
     What is said is controlled over the whole list: a trace in which nothing is true has any finding with probability
@@ -76,6 +87,8 @@ def findings(trace: RoutingTrace, *, before: RoutingTrace | None = None, seed: i
     params: dict[str, Any] = {"seed": seed, "version": VERSION}
     if before is not None:
         params["before"] = before.digest
+    if studies := [study.path.name for study in stored_studies(trace, name=NAME)]:
+        params["studies"] = sorted(studies)
     if (kept := load_derived(trace, "findings", params=params)) is not None:
         return [Finding(**each) for each in kept["findings"]]
     found: list[Finding] = []
@@ -83,6 +96,6 @@ def findings(trace: RoutingTrace, *, before: RoutingTrace | None = None, seed: i
         families = [family(trace, seed=seed) for family in FAMILIES]
         if before is not None:
             families.append(changed_since(trace, before, seed=seed))
-        found = ranked(family for family in families if family is not None)
+        found = with_knock_outs(trace, ranked(family for family in families if family is not None))
     save_derived(trace, "findings", {"findings": [asdict(each) for each in found]}, params=params)
     return found

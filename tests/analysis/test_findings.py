@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +12,12 @@ from analysis.findings.answers import right_answers
 from analysis.findings.control import LEVEL, ranked
 from analysis.findings.finding import Family, beyond
 from analysis.findings.losing import close_calls
+from analysis.findings.made_adapters import alike_adapters
 from analysis.load import activation_rate
 from analysis.specialists import specialists
 from routing import RoutingTrace, Selection, open_trace, save_trace
 from routing.memory import trace_from_counts
+from tests.adapter_traces import hyper_moe_trace, pha_trace
 from tests.traces import TASKS, encoder_decoder_trace, facts_of, null_trace, planted_trace, random_trace, trace_of
 
 TYPES = {kind: number for number, kind in enumerate(dict.fromkeys(TASKS.values()))}
@@ -146,12 +150,63 @@ def test_right_answers_are_compared_within_tasks():
         prompts=prompts,
     )
     family = right_answers(trace, seed=0)
-    (one,) = (finding for _, finding in family.candidates)
-    assert "choose L00·E2" in one.sentence
-    assert one.p_value < 1e-6
+    said = {finding.sentence.split(" choose ")[1].split(" more")[0]: finding for _, finding in family.candidates}
+    assert set(said) == {"L00·E2", "L00·E3"}
+    assert "answered right choose L00·E2" in said["L00·E2"].sentence
+    assert "answered wrong choose L00·E3" in said["L00·E3"].sentence
+    assert said["L00·E2"].p_value < 1e-3
     rates = activation_rate(trace, by="prompt").values[:, 0, 2][40:]
-    assert one.effect == pytest.approx(rates[right[40:] == 1].mean() / rates[right[40:] == 0].mean())
-    assert family.p_values[[0, 1]].min() > 1e-4
+    assert said["L00·E2"].effect == pytest.approx(rates[right[40:] == 1].mean() - rates[right[40:] == 0].mean())
+
+
+def test_adapters_that_follow_from_something_are_said_and_random_ones_not():
+    kinds = {each.kind for each in findings(pha_trace(seed=0, n_prompts_a_task=12))}
+    assert "retrieval" in kinds
+    nothing = findings(pha_trace(seed=0, planted=False, n_prompts_a_task=12))
+    assert not {"retrieval", "relation"} & {each.kind for each in nothing}
+    family = alike_adapters(hyper_moe_trace(seed=0, n_experts=8), seed=0)
+    assert any("embeddings have alike generated adapters" in finding.sentence for _, finding in family.candidates)
+
+
+def stored_knock_out(folder, *, n_random: int = 99, p: float = 0.01) -> None:
+    """A study as `knock_out` leaves it."""
+    folder = folder / "interventions" / "knock-out-abc"
+    sets = pd.DataFrame(
+        {"set": ["facts", "facts"], "random": [0, 1], "layer": ["L02", "L02"], "expert": [5, 1], "load": 0.1}
+    )
+    numbers = {
+        "nll_change": 0.31,
+        "low": 0.2,
+        "high": 0.42,
+        "random_mean": 0.03,
+        "random_low": -0.01,
+        "random_high": 0.08,
+    }
+    effects = pd.DataFrame(
+        [{"set": "facts", "group": "facts", "n_prompts": 16, "p_value": p, "n_random": n_random} | numbers]
+    )
+    apart = {"inside": 0.31, "outside": 0.02, "difference": 0.29, "low": 0.18, "high": 0.4}
+    dissociation = pd.DataFrame([{"set": "facts", "group": "facts", "p_value": p, "n_random": n_random} | apart])
+    tables = {"sets": sets, "effects": effects, "dissociation": dissociation}
+    folder.mkdir(parents=True)
+    for name, table in tables.items():
+        table.to_parquet(folder / f"{name}.parquet", index=False)
+    (folder / "params.json").write_text(json.dumps({"name": "knock-out", "params": {}}))
+    (folder / "result.json").write_text(json.dumps({"tables": list(tables), "params": {}}))
+
+
+def test_a_knock_out_beside_the_trace_is_told_beside_the_expert(tmp_path):
+    planted_in = planted_trace(seed=5, n_tasks=6, n_prompts_a_task=16, specialists={"facts": (2, 5)}, strength=4.0)
+    trace = open_trace(save_trace(planted_in, tmp_path / "run"))
+    assert "nocking" not in findings(trace)[0].sentence
+    stored_knock_out(tmp_path / "run", p=0.001)
+    found = findings(trace)
+    assert found[0].sentence.endswith(
+        "Knocking it out costs facts 0.31 [0.20, 0.42] nats a token, matched random sets 0.03 [-0.01, 0.08]."
+    )
+    (alone,) = (each for each in found if each.kind == "knock_out")
+    assert alone.sentence.startswith("facts needs the experts of “facts”")
+    assert (alone.view, alone.selection_query) == ("tasks", {"experts": "L02.E5"})
 
 
 def test_drops_and_ties_are_said_beyond_a_floor():
