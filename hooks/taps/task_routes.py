@@ -109,7 +109,7 @@ class RoutedLayerTap(Tap):
         if self.selection == "gumbel_hard":
             weights, ids = route.max(dim=-1, keepdim=True)
         else:
-            ids = torch.arange(route.shape[1], device=route.device).expand_as(route)
+            ids = torch.arange(route.shape[1], device=route.device).expand_as(route).contiguous()
             weights = route
         if logits is not None and logits.shape != route.shape:
             logits = None  # the router ran for other texts: routes were given, not made

@@ -13,7 +13,9 @@ from hooks.kernels import fused_nll, fused_ranking
 from hooks.likelihood import _plain_nll
 from hooks.ranking import ranking
 from routing import open_trace, verify_trace
+from tests.hooks.system_runs import batch_of, prompts_of
 from tests.tiny import tiny_model
+from tests.tiny_systems import SYSTEMS, tiny_system
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; runs where there is one")
 
@@ -119,3 +121,25 @@ def test_generation_on_the_gpu_is_recorded_like_a_forward(tmp_path: Path) -> Non
     assert one.n_tokens == other.n_tokens
     assert agree > 0.99  # kernels of one row and of many differ in the last bit
     np.testing.assert_array_equal(one.tokens["token_id"].to_numpy()[order], other.tokens["token_id"])
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_our_systems_are_recorded_as_on_a_cpu(system: str, tmp_path: Path) -> None:
+    for device in ("cpu", "cuda"):
+        model = tiny_system(system).to(device)
+        batch = {name: value.to(device) for name, value in batch_of(model).items()}
+        with torch.no_grad(), Recorder(model, out=tmp_path / device) as recorder:
+            with recorder.labelled(prompts_of()):
+                model(**batch)
+    one, other = (open_trace(tmp_path / device) for device in ("cpu", "cuda"))
+    assert verify_trace(other.path) == []
+    assert other.provenance.self_check == one.provenance.self_check
+    np.testing.assert_array_equal(other.experts.values[..., : one.top_k], one.experts.values[..., : one.top_k])
+    assert set(other.vectors) == set(one.vectors)
+    for name, table in one.vectors.items():
+        np.testing.assert_allclose(other.vectors[name].values, table.values, rtol=2e-3, atol=2e-4)
+    if one.adapters is not None:
+        ratios = (each.adapter_ratio.values.astype(float) for each in (other, one))
+        np.testing.assert_allclose(*ratios, rtol=1e-2)
+        tables = [each.adapters.table[["site", "key", "n_uses"]].sort_values(["site", "key"]) for each in (one, other)]
+        assert tables[0].to_numpy().tolist() == tables[1].to_numpy().tolist()
