@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app.components.figure_saver import figure_saver
-from app.components.plot_bridge import Click, plot_bridge
+from app.components.plot_bridge import Click, Range, Tooltip, plot_bridge
 from app.definitions import definition_of
 from app.report.parts import Panel
 from app.sentences import spoken
@@ -70,6 +70,8 @@ def panel(
     on_click: Callable[[Click], None] | None = None,
     controls: Callable[[], object] | None = None,
     on_brush: Callable[[Brush], None] | None = None,
+    on_range: Callable[[Range | None], None] | None = None,
+    tooltip: Tooltip | None = None,
 ) -> None:
     """Show a figure with everything that belongs to it.
 
@@ -83,6 +85,8 @@ def panel(
         on_click: called with a clicked cell or point before the page runs again.
         controls: draws the panel's own widgets, between title and picture.
         on_brush: called with what a lasso, a box or a click took in, before the page runs again.
+        on_range: called with the part that was zoomed into, None for all of it, before the page runs again.
+        tooltip: what the cells of a large heatmap say when pointed at.
     """
     if (shown := _SHOWN.get()) is not None:
         kept = Panel(title=title, figure=figure, reading=reading, table=table, definitions=tuple(definitions), key=key)
@@ -103,8 +107,8 @@ def panel(
             st.plotly_chart(figure, **common)
         else:
             st.plotly_chart(figure, on_select=lambda: _brushed(key, on_brush), **common)
-        if on_click is not None:
-            plot_bridge(target=key, on_click=on_click)
+        if on_click is not None or on_range is not None:
+            plot_bridge(target=key, on_click=on_click, on_range=on_range, tooltip=tooltip)
         st.markdown(reading)
 
 

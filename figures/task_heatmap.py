@@ -3,115 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
-import xarray as xr
 from scipy.cluster.hierarchy import dendrogram
 
+from figures.cells import Cells, cells_of
 from figures.grid import ColorScale, add_hatch, add_heatmap, outlines, thinned
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, color_of_task_types, finish
 from routing.selection import expert_name
 
-__all__ = ["Cells", "cells_of", "task_expert_heatmap"]
+__all__ = ["MOST_TOLD", "Cells", "cells_of", "task_expert_heatmap"]
 
-# A screen has about as many columns of pixels for the cells; more would only be averaged by the eye, wrongly.
-MOST_COLUMNS = 1200
+MOST_TOLD = 40_000
+"""Cells up to which each travels with its name."""
+
 _TREE_WIDTH = 0.055
 _STRIP_WIDTH = 0.011
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Cells:
-    """A table of groups × experts as it is drawn.
-
-    Attributes:
-        values: rows × columns, NaN where there is no number.
-        source: rows × columns, position in `experts` of what the cell shows: where several experts share a
-            column, the one that stands out most in that row.
-        muted: rows × columns, which cells recede; None where none does.
-        details: rows × columns × numbers that the hover tells of the same cells; None where it tells none.
-        groups: names of the rows.
-        experts: (layer, expert) of every expert, in the order of the columns.
-        columns: position in `experts` of the first expert of each column.
-        n_pooled: experts that share a column, 1 where each has its own.
-    """
-
-    values: np.ndarray
-    source: np.ndarray
-    muted: np.ndarray | None
-    details: np.ndarray | None
-    groups: tuple[str, ...]
-    experts: tuple[tuple[str, int], ...]
-    columns: np.ndarray
-    n_pooled: int
-
-    def at(self, x: float, y: float) -> tuple[str, tuple[str, int]]:
-        """Group and expert of the cell at a clicked place."""
-        row, column = round(y), round(x)
-        return self.groups[row], self.experts[int(self.source[row, column])]
-
-
-def cells_of(
-    table: xr.DataArray,
-    *,
-    exists: xr.DataArray,
-    rows: Sequence[str] | None = None,
-    columns: Sequence[tuple[str, int]] | None = None,
-    muted: xr.DataArray | None = None,
-    details: Sequence[xr.DataArray] = (),
-    most_columns: int = MOST_COLUMNS,
-) -> Cells:
-    """Arrange a table of groups × layers × experts for drawing.
-
-    Args:
-        table: (group, layer, expert) · the numbers; the first dimension may have any name.
-        exists: (layer, expert) · which experts a layer has.
-        rows: order of the groups; that of the table, unless given.
-        columns: order of the experts; that of the model, unless given.
-        muted: like `table`, which cells recede.
-        details: further tables like `table`, for the hover.
-        most_columns: beyond this many experts, neighbors share a column.
-    """
-    group = table.dims[0]
-    names = {str(value): number for number, value in enumerate(table[group].values)}
-    rows = list(rows) if rows is not None else list(names)
-    layers = {str(label): number for number, label in enumerate(table["layer"].values)}
-    there = exists.sel(layer=table["layer"]).transpose("layer", "expert").to_numpy()
-    if columns is None:
-        columns = [(label, int(e)) for label, number in layers.items() for e in np.flatnonzero(there[number])]
-    at_row = np.array([names[row] for row in rows], dtype=int)
-    at_layer = np.array([layers[layer] for layer, _ in columns], dtype=int)
-    at_expert = np.array([expert for _, expert in columns], dtype=int)
-
-    def flat(array: xr.DataArray) -> np.ndarray:
-        values = array.transpose(group, "layer", "expert").to_numpy()
-        return values[at_row][:, at_layer, at_expert]
-
-    values = flat(table)
-    pale = None if muted is None else flat(muted).astype(bool)
-    told = [flat(each) for each in details]
-    n_pooled = max(1, -(-len(columns) // most_columns))
-    starts = np.arange(0, len(columns), n_pooled)
-    if n_pooled == 1:
-        source = np.broadcast_to(np.arange(len(columns)), values.shape)
-    else:
-        source = _most_telling(values, pale, starts=starts, n_pooled=n_pooled)
-        values = np.take_along_axis(values, source, axis=1)
-        pale = None if pale is None else np.take_along_axis(pale, source, axis=1)
-        told = [np.take_along_axis(each, source, axis=1) for each in told]
-    return Cells(
-        values=values,
-        source=source,
-        muted=pale,
-        details=np.stack(told, axis=-1).astype(np.float32) if told else None,
-        groups=tuple(rows),
-        experts=tuple(columns),
-        columns=starts,
-        n_pooled=n_pooled,
-    )
 
 
 def task_expert_heatmap(
@@ -124,6 +33,7 @@ def task_expert_heatmap(
     blocks: bool = True,
     selected: Iterable[tuple[str, int]] = (),
     names: Mapping[str, Sequence[str]] | None = None,
+    column_types: Mapping[tuple[str, int], str] | None = None,
     mode: Mode = "light",
 ) -> go.Figure:
     """Groups down, experts across, with a strip of task types and the tree that ordered the rows.
@@ -139,9 +49,15 @@ def task_expert_heatmap(
         blocks: columns are in model order, so layers form blocks with a divider and a name.
         selected: experts to frame.
         names: names of the experts of a layer, as in `trace.expert_names`.
+        column_types: type of task that an expert is for, drawn as a strip above; those without one stay blank.
         mode: light or dark.
+
+    Returns:
+        (group, expert) · as `cells` says; a table of more than `MOST_TOLD` cells tells nothing when pointed at, for the
+        names would outweigh the picture: the app's bridge does so.
     """
     n_rows, n_columns = cells.values.shape
+    told = cells.values.size <= MOST_TOLD
     figure = go.Figure()
     absent = ~np.isfinite(cells.values)
     muted = None if cells.muted is None else cells.muted & ~absent
@@ -149,13 +65,17 @@ def task_expert_heatmap(
         figure,
         cells.values,
         hover="<b>%{text}</b><br>" + value_text,
-        customdata=cells.details,
+        customdata=cells.details if told else None,
         muted=muted,
         gaps=(1 if n_columns <= 64 else 0, 1),
     )
-    texts = _names(cells, names)
-    for trace in figure.data:
-        trace.text = texts
+    if told:
+        texts = _names(cells, names)
+        for trace in figure.data:
+            trace.text = texts
+    else:
+        # Plotly still says which cell is pointed at, and draws nothing.
+        figure.update_traces(hoverinfo="none", hovertemplate=None)
     types = [task_types.get(group, "other") for group in cells.groups]
     _add_strip(figure, types, mode=mode)
     add_hatch(figure, absent, mode=mode, name="never chosen, or no tokens")
@@ -179,18 +99,9 @@ def task_expert_heatmap(
         },
         legend={"y": 1.0, "yref": "paper", "traceorder": "normal"},
     )
+    if column_types is not None:
+        _add_column_strip(figure, cells, column_types, shown=set(types), mode=mode)
     return finish(figure, mode=mode, height=_height(n_rows))
-
-
-def _most_telling(values: np.ndarray, pale: np.ndarray | None, *, starts: np.ndarray, n_pooled: int) -> np.ndarray:
-    """In each row, which expert of a shared column stands out most: a plain mean would hide specialists."""
-    weight = np.where(np.isfinite(values), np.abs(values), -1.0)
-    if pale is not None:
-        weight = np.where(pale, weight * 1e-6, weight)
-    padding = len(starts) * n_pooled - values.shape[1]
-    weight = np.pad(weight, ((0, 0), (0, padding)), constant_values=-2.0)
-    within = weight.reshape(len(values), len(starts), n_pooled).argmax(axis=2)
-    return starts + within
 
 
 def _names(cells: Cells, called: Mapping[str, Sequence[str]] | None) -> np.ndarray:
@@ -211,17 +122,49 @@ def _add_strip(figure: go.Figure, types: Sequence[str], *, mode: Mode) -> None:
         figure.add_bar(
             x=[1.0] * len(rows),
             y=rows,
+            # The row that a click on the strip picks; cells carry lists, or nothing.
+            customdata=rows,
             orientation="h",
             width=0.94,
             marker={"color": color, "line": {"width": 0}},
             name=plotly_text(task_type),
-            hovertemplate=plotly_text(task_type) + "<extra></extra>",
+            hovertemplate=plotly_text(task_type) + "<br>click to select the task<extra></extra>",
             xaxis="x2",
             yaxis="y",
         )
     figure.update_layout(
         barmode="overlay",
         xaxis2={"domain": [0, _STRIP_WIDTH], "range": [0, 1], "visible": False, "fixedrange": True, "anchor": "y"},
+    )
+
+
+def _add_column_strip(
+    figure: go.Figure, cells: Cells, types: Mapping[tuple[str, int], str], *, shown: set[str], mode: Mode
+) -> None:
+    """A strip above the cells: what each column's expert, or most of those that share it, is for."""
+    top = 1.0 - min(0.03, 10 / _height(len(cells.groups)))
+    by_column: list[str | None] = []
+    for start in cells.columns:
+        held = [types.get(expert) for expert in cells.experts[start : start + cells.n_pooled]]
+        known = [each for each in held if each is not None]
+        by_column.append(max(set(known), key=lambda each: (known.count(each), each)) if known else None)
+    for task_type, color in color_of_task_types([*sorted(shown), *(each for each in by_column if each)]).items():
+        places = [place for place, each in enumerate(by_column) if each == task_type]
+        if places:
+            figure.add_bar(
+                x=places,
+                y=[1.0] * len(places),
+                width=1.0,
+                marker={"color": color, "line": {"width": 0}},
+                name=plotly_text(task_type),
+                hovertemplate=f"serves {plotly_text(task_type)} most<extra></extra>",
+                showlegend=task_type not in shown,
+                xaxis="x",
+                yaxis="y4",
+            )
+    figure.update_layout(
+        yaxis_domain=[0, top - 0.004],
+        yaxis4={"domain": [top, 1.0], "range": [0, 1], "visible": False, "fixedrange": True, "anchor": "x"},
     )
 
 
@@ -276,10 +219,10 @@ def _columns_axis(cells: Cells, *, blocks: bool) -> dict[str, object]:
     if len(distinct) == 1:
         shown = thinned([str(place) for place in cells.columns], most=40)
         texts = [str(cells.experts[cells.columns[column]][1]) for column in shown]
-        title = f"expert of layer {plotly_text(distinct[0])}" + ("" if blocks else ", in clustered order")
+        title = f"expert of layer {plotly_text(distinct[0])}" + ("" if blocks else ", ordered")
         return plain | {"title": {"text": title}, "tickvals": shown, "ticktext": texts}
     if not blocks:
-        return plain | {"title": {"text": "expert, in clustered order"}, "showticklabels": False}
+        return plain | {"title": {"text": "expert, ordered across layers"}, "showticklabels": False}
     starts = _block_starts(cells)
     middles = [(start + stop - 1) / 2 for start, stop in zip(starts, starts[1:], strict=False)]
     names = [layers[start] for start in starts[:-1]]

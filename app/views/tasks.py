@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,15 +13,16 @@ from analysis.correlation import feature_correlation
 from analysis.load import expert_load
 from analysis.specialization import specialization
 from app import cache, state, task_sentences
-from app.components.plot_bridge import Click
+from app.components.plot_bridge import Click, Range, Tooltip
 from app.expert_detail import expert_detail
 from app.panel import empty, mode, panel
-from app.questions import expert_groups, expert_order, task_order
+from app.questions import expert_groups
+from app.task_table import COLUMNS, ROWS, Asked, Window, column_types, experts_in_order, groups_in_order, tree
 from figures.bars import feature_dots
 from figures.grid import ColorScale, log2_scale
-from figures.task_heatmap import Cells, cells_of, task_expert_heatmap
+from figures.task_heatmap import MOST_TOLD, Cells, cells_of, task_expert_heatmap
 from figures.type_heatmap import cluster_type_heatmap
-from routing import RoutingTrace, Selection
+from routing import RoutingTrace, Selection, expert_name
 
 __all__ = ["render"]
 
@@ -41,22 +40,8 @@ _DEFINITIONS = {
 }
 _OVER = ("task", "task_type")
 _OVER_NAMES = {"task": "tasks", "task_type": "task types"}
-_ORDERS = ("clustered", "type", "recorded")
-_ORDER_NAMES = {"clustered": "clustered", "type": "by type", "recorded": "recorded"}
-_COLUMNS = ("layer", "clustered")
-_COLUMN_NAMES = {"layer": "by layer", "clustered": "clustered"}
 _ALL_LAYERS = "all layers"
 _MOST_DOUBLINGS = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """What the controls above the heatmap say."""
-
-    values: Literal["lift", "rate", "load"]
-    over: Literal["task", "task_type"]
-    rows: str
-    columns: str
 
 
 def render(trace: RoutingTrace, selection: Selection) -> None:
@@ -64,11 +49,11 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     if not trace.tasks or (trace.n_tokens == 0 and trace.level != "counts"):
         empty("This run holds no tokens of any task.", "Record a set of tasks: `routescope record MODEL --tasks …`.")
         return
-    asked = _Asked(
+    asked = Asked(
         values=state.chosen("values", _VALUES),
         over=state.chosen("over", _OVER),
-        rows=state.chosen("rows", _ORDERS),
-        columns=state.chosen("columns", _COLUMNS),
+        rows=state.chosen("rows", tuple(ROWS)),
+        columns=state.chosen("columns", tuple(COLUMNS)),
     )
     _heatmap(trace, selection, asked)
     if selection.experts:
@@ -78,58 +63,102 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     _types(trace, selection)
 
 
-def _heatmap(trace: RoutingTrace, selection: Selection, asked: _Asked) -> None:
+def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
     n_permutations = 0 if trace.level == "counts" else 1000
-    special = cache.answer(trace, specialization, over=asked.over, n_permutations=n_permutations)
-    groups = _rows(trace, selection, asked)
+    with st.spinner("Comparing tasks with shuffled prompts …", show_time=True):
+        special = cache.answer(trace, specialization, over=asked.over, n_permutations=n_permutations)
     layers = list(selection.layers or trace.layers)
-    special = special.sel(group=groups, layer=layers)
+    special = special.sel(layer=layers)
+    groups = groups_in_order(trace, selection, asked, special=special)
+    experts = experts_in_order(trace, selection, asked, special=special)
+    special = special.sel(group=groups)
     values = special[asked.values] if asked.values != "load" else _load(trace, asked, groups=groups, layers=layers)
+    shape = (len(groups), len(experts))
+    window = Window.from_text(state.option("zoom"), asked, shape=shape)
+    (top, bottom), (left, right) = (window.rows, window.columns) if window else ((0, shape[0]), (0, shape[1]))
     muted = None
     if asked.values == "lift" and n_permutations:
         muted = ~special["significant"].astype(bool) & special["lift"].notnull()
     cells = cells_of(
         values,
         exists=trace.expert_exists,
-        rows=groups,
-        columns=_columns(trace, asked, layers=tuple(selection.layers)),
+        rows=groups[top:bottom],
+        columns=experts[left:right],
         muted=muted,
         details=(np.exp2(special["lift"]), special["rate"], special["q_value"]),
     )
-    whole = not selection.tasks and asked.rows == "clustered" and asked.over == "task"
+    whole = len(groups) == len(trace.tasks) == bottom - top and asked.rows == "clustered" and asked.over == "task"
     figure = task_expert_heatmap(
         cells,
-        scale=_scale(cells, asked, unit=str(values.attrs.get("unit", "share"))),
+        scale=_scale(values, muted, asked, unit=str(values.attrs.get("unit", "share"))),
         value_text=_hover(asked, tested=n_permutations > 0, weighed=_weighed(special)),
         task_types=trace.task_types if asked.over == "task" else {name: name for name in groups},
-        row_tree=_order(trace, selection, asked).order.linkage if whole else None,
+        row_tree=tree(trace, selection, asked).order.linkage if whole else None,
         blocks=asked.columns == "layer",
         selected=selection.experts,
         names=trace.expert_names,
+        column_types=column_types(trace) if asked.columns in ("type", "clustered") else None,
         mode=mode(),
     )
 
     def clicked(click: Click) -> None:
+        if isinstance(click.customdata, int):
+            _pick_group(trace, selection, cells.groups[click.customdata], over=asked.over)
+            return
         _, expert = cells.at(float(click.x), float(click.y))
         state.select(replace(selection, experts=() if selection.experts == (expert,) else (expert,)))
+
+    def zoomed(seen: Range | None) -> None:
+        found = None if seen is None else Window.of_range(seen, cells, origin=(top, left))
+        whole = found is None or (found.rows, found.columns) == ((0, shape[0]), (0, shape[1]))
+        state.set_options(zoom=None if found is None or whole else found.to_text(asked, shape=shape))
 
     panel(
         f"{_TITLES[asked.values]}, {_OVER_NAMES[asked.over]} × experts",
         figure,
         key="tasks_heatmap",
-        reading=_reading(special, values, asked) + _pooling(cells),
-        table=lambda: _table(special),
+        reading=_reading(special, values, asked) + _pooling(cells) + _part(window, shape),
+        table=lambda: _table(special, groups=groups[top:bottom], experts=experts[left:right]),
         definitions=_DEFINITIONS[asked.values],
         on_click=clicked,
-        controls=lambda: _controls(trace, selection),
+        controls=lambda: _controls(trace, selection, zoomed=window is not None),
+        on_range=zoomed,
+        tooltip=_tooltip(trace, cells, asked, tested=n_permutations > 0) if cells.values.size > MOST_TOLD else None,
     )
 
 
-def _controls(trace: RoutingTrace, selection: Selection) -> None:
+def _pick_group(trace: RoutingTrace, selection: Selection, group: str, *, over: str) -> None:
+    """Make a row's tasks the selection, or let them go."""
+    tasks = (group,) if over == "task" else tuple(t for t, kind in trace.task_types.items() if kind == group)
+    state.select(replace(selection, tasks=() if selection.tasks == tasks else tasks))
+
+
+def _tooltip(trace: RoutingTrace, cells: Cells, asked: Asked, *, tested: bool) -> Tooltip:
+    assert cells.details is not None
+    lines = [("{} of the layer's assignments", cells.values, "percent")] if asked.values == "load" else []
+    lines.append(("{} its overall use", np.log2(np.maximum(cells.details[..., 0], 1e-3)), "ratio"))
+    lines.append(("{} of the tokens", cells.details[..., 1], "percent"))
+    if tested:
+        lines.append(("q {} against shuffled prompts", cells.details[..., 2], "number"))
+    names = tuple(expert_name(*expert, names=trace.expert_names) for expert in cells.experts)
+    return Tooltip(rows=cells.groups, columns=names, source=np.asarray(cells.source), lines=tuple(lines))
+
+
+def _part(window: Window | None, shape: tuple[int, int]) -> str:
+    if window is None:
+        return " Drag over a part to zoom into it; click the strip beside a row to select its task."
+    (top, bottom), (left, right) = window.rows, window.columns
+    return (
+        f" This is a part: rows {top + 1} to {bottom} of {shape[0]}, experts {left + 1:,} to {right:,} of {shape[1]:,} "
+        "in this order."
+    )
+
+
+def _controls(trace: RoutingTrace, selection: Selection, *, zoomed: bool) -> None:
     def layer_picked(layer: str) -> None:
         state.select(replace(selection, layers=() if layer == _ALL_LAYERS else (layer,)))
 
-    with st.container(horizontal=True, gap="small", vertical_alignment="top"):
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         state.choose(
             "Color",
             _VALUES,
@@ -139,8 +168,9 @@ def _controls(trace: RoutingTrace, selection: Selection) -> None:
             "Load: share of the layer's work for the task.",
         )
         state.choose("Rows", _OVER, name="over", shown=_OVER_NAMES.__getitem__)
-        state.choose("Order of rows", _ORDERS, name="rows", shown=_ORDER_NAMES.__getitem__)
-        state.choose("Order of experts", _COLUMNS, name="columns", shown=_COLUMN_NAMES.__getitem__)
+        for label, name, orders in (("Order of rows", "rows", ROWS), ("Order of experts", "columns", COLUMNS)):
+            with st.container(width=160):
+                state.choose(label, tuple(orders), name=name, shown=orders.__getitem__, kind="select")
         with st.container(width=130):
             current = selection.layers[0] if len(selection.layers) == 1 else _ALL_LAYERS
             state.pick(
@@ -150,33 +180,17 @@ def _controls(trace: RoutingTrace, selection: Selection) -> None:
                 value=current,
                 on_change=layer_picked,
             )
+        if zoomed:
+            st.button(
+                "Whole table",
+                icon=":material/zoom_out_map:",
+                key="whole_table",
+                on_click=state.set_options,
+                kwargs={"zoom": None},
+            )
 
 
-def _rows(trace: RoutingTrace, selection: Selection, asked: _Asked) -> list[str]:
-    shown = set(selection.tasks or trace.tasks)
-    if asked.over == "task_type":
-        return list(dict.fromkeys(trace.task_types[task] for task in trace.tasks if task in shown))
-    if asked.rows == "recorded":
-        names: Sequence[str] = trace.tasks
-    else:
-        names = _order(trace, selection, asked).names
-        if asked.rows == "type":
-            types = list(dict.fromkeys(trace.task_types.values()))
-            names = sorted(names, key=lambda task: types.index(trace.task_types[task]))
-    return [task for task in names if task in shown]
-
-
-def _order(trace: RoutingTrace, selection: Selection, asked: _Asked):  # noqa: ANN202 (TaskOrder, through the cache)
-    return cache.answer(trace, task_order, values=asked.values, layers=tuple(selection.layers))
-
-
-def _columns(trace: RoutingTrace, asked: _Asked, *, layers: tuple[str, ...]) -> Sequence[tuple[str, int]] | None:
-    if asked.columns == "layer":
-        return None
-    return cache.answer(trace, expert_order, values=asked.values, layers=layers).experts
-
-
-def _load(trace: RoutingTrace, asked: _Asked, *, groups: list[str], layers: list[str]) -> xr.DataArray:
+def _load(trace: RoutingTrace, asked: Asked, *, groups: list[str], layers: list[str]) -> xr.DataArray:
     load = cache.answer(trace, expert_load, by=asked.over)
     return load.rename({asked.over: "group"}).sel(group=groups, layer=layers)
 
@@ -185,15 +199,17 @@ def _weighed(special: xr.Dataset) -> bool:
     return special.attrs.get("measure") == "routed weight"
 
 
-def _scale(cells: Cells, asked: _Asked, *, unit: str) -> ColorScale:
+def _scale(values: xr.DataArray, muted: xr.DataArray | None, asked: Asked, *, unit: str) -> ColorScale:
+    """Colors of the whole table, so that a part of it keeps them."""
+    numbers = values.to_numpy()
     if asked.values == "lift":
-        counted = cells.values if cells.muted is None else cells.values[~cells.muted]
+        counted = numbers if muted is None else numbers[~muted.to_numpy()]
         # One cell in twenty may pass the ends: a task that shuns an expert altogether must not pale all others.
         return log2_scale([counted], title="use ÷ overall use", most=_MOST_DOUBLINGS, quantile=0.95)
-    return ColorScale(title=unit, low=0.0, high=float(np.nanmax(cells.values, initial=0.01)), tick_format=".0%")
+    return ColorScale(title=unit, low=0.0, high=float(np.nanmax(numbers, initial=0.01)), tick_format=".0%")
 
 
-def _hover(asked: _Asked, *, tested: bool, weighed: bool) -> str:
+def _hover(asked: Asked, *, tested: bool, weighed: bool) -> str:
     chance = "<br>q %{customdata[2]:.3f} against shuffled prompts" if tested else ""
     lines = (
         "×%{customdata[0]:.2f} its overall use<br>%{customdata[1]:.1%} of the "
@@ -204,7 +220,7 @@ def _hover(asked: _Asked, *, tested: bool, weighed: bool) -> str:
     return of_layer + lines if asked.values == "load" else lines
 
 
-def _reading(special: xr.Dataset, values: xr.DataArray, asked: _Asked) -> str:
+def _reading(special: xr.Dataset, values: xr.DataArray, asked: Asked) -> str:
     if asked.values == "lift":
         return task_sentences.of_lift(special)
     of = ("weight", "weight") if _weighed(special) else ("tokens", "assignments")
@@ -218,10 +234,15 @@ def _pooling(cells: Cells) -> str:
     return f" Each column stands for {cells.n_pooled} neighbors and shows, row by row, the one that stands out most."
 
 
-def _table(special: xr.Dataset) -> pd.DataFrame:
+def _table(special: xr.Dataset, *, groups: list[str], experts: list[tuple[str, int]]) -> pd.DataFrame:
+    """The cells that are shown, those beyond chance first, the strongest first."""
     columns = ["rate", "lift", "z", "p_value", "q_value", "significant"]
-    rows = special[columns].to_dataframe().reset_index()
-    return rows.dropna(subset=["rate"]).rename(columns={"group": str(special.attrs.get("over", "group"))})
+    layers = list(dict.fromkeys(layer for layer, _ in experts))
+    rows = special[columns].sel(group=groups, layer=layers).to_dataframe().reset_index().dropna(subset=["rate"])
+    shown = pd.MultiIndex.from_frame(rows[["layer", "expert"]]).isin(experts)
+    rows = rows[shown].assign(strength=rows["lift"].abs().replace(np.inf, np.nan))
+    rows = rows.sort_values(["significant", "strength"], ascending=False, kind="stable").drop(columns="strength")
+    return rows.rename(columns={"group": str(special.attrs.get("over", "group"))})
 
 
 def _types(trace: RoutingTrace, selection: Selection) -> None:

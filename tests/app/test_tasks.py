@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import xarray as xr
 
+from app.components.plot_bridge import Range
+from app.task_table import Asked, Window
+from figures.cells import cells_of
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
 
@@ -82,3 +87,61 @@ def test_a_task_filter_keeps_rows_not_meaning(open_app):
 def test_small_and_odd_runs_draw(app_on, trace):
     page = app_on(trace, "tasks", {"experts": f"{trace.layers[0]}.E0"})
     assert not page.exception
+
+
+@pytest.mark.parametrize(
+    "rows, columns", [("clustered", "layer"), ("type", "type"), ("strength", "strength"), ("score", "clustered")]
+)
+def test_every_order_shows_every_task_and_expert_once(open_app, rows, columns):
+    page = open_app("tasks", {"run": "even", "rows": rows, "columns": columns})
+    assert not page.exception
+    layout = spec(page, "tasks_heatmap")["layout"]
+    assert sorted(layout["yaxis"]["ticktext"]) == sorted(["spans", "names", "sentiment", "topics", "facts", "capitals"])
+    assert layout["xaxis"]["range"] == [-0.5, 23.5]
+
+
+def test_the_specialists_come_first_where_experts_are_ordered_by_preference(open_app):
+    page = open_app("tasks", {"run": "even", "columns": "strength"})
+    cells = spec(page, "tasks_heatmap")["data"][0]["text"]
+    assert all("L02·E" in each.partition(" · ")[2] for each in cells[0][:6])
+
+
+ASKED = Asked(values="lift", over="task", rows="type", columns="layer")
+
+
+def test_a_link_shows_the_part_that_was_zoomed_into(open_app):
+    window = Window(rows=(1, 3), columns=(8, 16)).to_text(ASKED, shape=(6, 24))
+    page = open_app("tasks", {"run": "even", "rows": "type", "zoom": window})
+    layout = spec(page, "tasks_heatmap")["layout"]
+    assert len(layout["yaxis"]["ticktext"]) == 2
+    assert layout["xaxis"]["title"]["text"] == "expert of layer L01"
+    assert "rows 2 to 3 of 6, experts 9 to 16 of 24" in text_of(page)
+    page.button(key="whole_table").click().run()
+    assert "zoom" not in page.query_params
+    assert len(spec(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == 6
+
+
+@pytest.mark.parametrize(
+    "zoom", ["nonsense", "5-2.0-1", "0-9999.0-2.task.type.layer.lift.6x24", "0-2.0-2.task.clustered.layer.lift.6x24"]
+)
+def test_a_part_of_another_order_is_the_whole(open_app, zoom):
+    page = open_app("tasks", {"run": "even", "rows": "type", "zoom": zoom})
+    assert not page.exception
+    assert len(spec(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == 6
+
+
+def test_a_zoom_into_pooled_cells_asks_for_the_experts_beneath_them():
+    table = xr.DataArray(
+        np.arange(2 * 1 * 10, dtype=float).reshape(2, 1, 10),
+        dims=("group", "layer", "expert"),
+        coords={"group": ["a", "b"], "layer": ["L00"], "expert": np.arange(10)},
+    )
+    exists = xr.DataArray(np.ones((1, 10), bool), dims=("layer", "expert"), coords={"layer": ["L00"]})
+    cells = cells_of(table, exists=exists, most_columns=4)  # columns of 3, 3, 3 and 1
+    seen = Range(x=(0.6, 2.4), y=(1.4, 0.6))  # the second and third of them, the second row
+    assert Window.of_range(seen, cells, origin=(0, 0)) == Window(rows=(1, 2), columns=(3, 9))
+    assert Window.of_range(Range(x=(2.6, 9.0), y=(-3.0, 3.0)), cells, origin=(5, 100)) == Window(
+        rows=(5, 7), columns=(109, 110)
+    )
+    text = Window(rows=(1, 2), columns=(3, 9)).to_text(ASKED, shape=(2, 10))
+    assert Window.from_text(text, ASKED, shape=(2, 10)) == Window(rows=(1, 2), columns=(3, 9))

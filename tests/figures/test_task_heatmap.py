@@ -151,3 +151,28 @@ def test_a_large_table_stays_within_the_budget_of_the_wire(n_experts: int):
     assert cells.values.shape[1] <= 1200
     figure = task_expert_heatmap(cells, scale=SCALE, value_text="%{z}", task_types={})
     assert len(figure.to_json()) < 5e6
+
+
+def test_a_large_table_travels_without_a_name_in_each_cell():
+    table = table_of(np.ones((40, 2, 600)), groups=[f"task {number}" for number in range(40)])
+    figure = task_expert_heatmap(
+        cells_of(table, exists=exists_of(table)), scale=SCALE, value_text="%{z}", task_types={}
+    )
+    assert figure.data[0].text is None
+    assert figure.data[0].hoverinfo == "none"
+    assert len(figure.to_json()) < 600_000
+
+
+def test_a_strip_tells_what_the_experts_are_for():
+    table = table_of(np.ones((2, 1, 4)), groups=["a", "b"])
+    experts = [("L00", expert) for expert in range(4)]
+    figure = task_expert_heatmap(
+        cells_of(table, exists=exists_of(table)),
+        scale=SCALE,
+        value_text="%{z}",
+        task_types={"a": "maths", "b": "code"},
+        column_types={experts[0]: "maths", experts[1]: "maths", experts[3]: "code"},
+    )
+    strips = {bar.name: list(bar.x) for bar in figure.data if bar.type == "bar" and bar.yaxis == "y4"}
+    assert strips == {"maths": [0, 1], "code": [3]}
+    assert figure.layout.yaxis4.domain[0] > figure.layout.yaxis.domain[1]

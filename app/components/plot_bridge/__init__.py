@@ -1,20 +1,30 @@
-"""Which cell of a chart was clicked: Streamlit forwards no clicks on heatmaps, so this component does."""
+"""Which cell of a chart was clicked, and which part of it was zoomed into: Streamlit forwards neither for heatmaps.
+
+It also tells what a cell stands for, where a chart has so many that their names would outweigh the picture.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from app.state import component_state
 
-__all__ = ["Click", "bridge_key", "plot_bridge"]
+__all__ = ["Click", "Range", "Tooltip", "bridge_key", "plot_bridge"]
 
-_JS = (Path(__file__).parent / "plot_bridge.js").read_text("utf-8")
-_mount = st.components.v2.component("routescope.plot_bridge", js=_JS)
+_HERE = Path(__file__).parent
+_mount = st.components.v2.component(
+    "routescope.plot_bridge",
+    js="\n".join((_HERE / name).read_text("utf-8") for name in ("tooltip.js", "plot_bridge.js")),
+)
+_STEPS = 65534
+_NONE = 65535
 
 
 @dataclass(frozen=True)
@@ -34,23 +44,97 @@ class Click:
     customdata: Any = None
 
 
-def plot_bridge(*, target: str, on_click: Callable[[Click], None]) -> None:
-    """Listen to the clicks on one chart of the page.
+@dataclass(frozen=True)
+class Range:
+    """The part of a chart that is zoomed into, in the units of its axes.
+
+    Attributes:
+        x: left and right end.
+        y: lower and upper end, in whichever order the axis has them.
+    """
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Tooltip:
+    """What the cells of a large heatmap say when pointed at.
+
+    Attributes:
+        rows: names of the rows.
+        columns: names of everything that a cell may stand for.
+        source: (row, column) · which of `columns` the cell stands for.
+        lines: what else is told: a text with {} for the number, its value in each cell (NaN where there is none), and
+            how it is written: "percent", "ratio" or "number".
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    source: np.ndarray
+    lines: tuple[tuple[str, np.ndarray, str], ...] = ()
+
+
+def plot_bridge(
+    *,
+    target: str,
+    on_click: Callable[[Click], None] | None = None,
+    on_range: Callable[[Range | None], None] | None = None,
+    tooltip: Tooltip | None = None,
+) -> None:
+    """Listen to one chart of the page.
 
     Args:
-        target: key of the `st.plotly_chart` whose clicks are wanted.
-        on_click: called with the click, before the rerun that it causes.
+        target: key of the `st.plotly_chart` that is listened to.
+        on_click: called with a click, before the rerun that it causes.
+        on_range: called with the part that was zoomed into, None for a double click, before the rerun that it causes.
+        tooltip: what cells say when pointed at.
     """
     key = bridge_key(target)
 
     def clicked() -> None:
         click = component_state(key, "click")
-        if click:
+        if click and on_click is not None:
             on_click(Click(**{name: click.get(name) for name in ("x", "y", "z", "customdata")}))
 
-    _mount(key=key, data={"target": target}, on_click_change=clicked)
+    def zoomed() -> None:
+        told = component_state(key, "range")
+        if told and on_range is not None:
+            on_range(Range(tuple(told["x"]), tuple(told["y"])) if told.get("x") else None)
+
+    _mount(
+        key=key,
+        data={"target": target, "zooms": on_range is not None, "tooltip": _sent(tooltip)},
+        on_click_change=clicked,
+        on_range_change=zoomed,
+    )
 
 
 def bridge_key(target: str) -> str:
     """Key under which the session holds the bridge of a chart."""
     return f"{target}_bridge"
+
+
+def _sent(tooltip: Tooltip | None) -> dict[str, Any] | None:
+    if tooltip is None:
+        return None
+    return {
+        "rows": list(tooltip.rows),
+        "columns": list(tooltip.columns),
+        "width": tooltip.source.shape[1],
+        "source": _packed(tooltip.source),
+        "lines": [_line(*line) for line in tooltip.lines],
+    }
+
+
+def _line(text: str, values: np.ndarray, kind: str) -> dict[str, Any]:
+    known = np.isfinite(values)
+    low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
+    step = (high - low) / _STEPS
+    codes = np.where(known, np.clip(np.round((np.nan_to_num(values) - low) / (step or 1.0)), 0, _STEPS), _NONE)
+    return {"text": text, "kind": kind, "low": low, "step": step, "codes": _packed(codes)}
+
+
+def _packed(numbers: np.ndarray) -> str:
+    """Whole numbers below 65,536 as text, row after row."""
+    return base64.b64encode(np.ascontiguousarray(numbers).astype("<u2").tobytes()).decode("ascii")

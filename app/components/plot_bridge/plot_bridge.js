@@ -1,12 +1,22 @@
-// Forwards clicks on a Plotly chart of the page to Python: Streamlit's own chart events know no heatmap cells.
+// Forwards clicks on a Plotly chart of the page to Python, and zooms: Streamlit's own chart events know no heatmap cells.
 // The chart is found by the class that Streamlit gives to a keyed element, so one browser test stands on it.
 
 const POLL_MS = 250;
+// A wheel or a pan sends many; the last one counts.
+const SETTLE_MS = 300;
 const bridges = new WeakMap();
 
 function payload(point) {
   const { x, y, z, customdata, curveNumber } = point;
   return { x, y, z: z ?? null, customdata: customdata ?? null, curve: curveNumber };
+}
+
+function rangeOf(change, chart) {
+  const keys = Object.keys(change);
+  if (keys.some((key) => /^[xy]axis\.autorange$/.test(key))) return { reset: true };
+  if (!keys.some((key) => /^[xy]axis\.range/.test(key))) return null;
+  const { xaxis, yaxis } = chart._fullLayout;
+  return { x: [...xaxis.range], y: [...yaxis.range] };
 }
 
 export default function ({ parentElement, data, setTriggerValue }) {
@@ -15,17 +25,37 @@ export default function ({ parentElement, data, setTriggerValue }) {
   if (old) old.stop();
 
   let chart = null;
-  const onClick = (event) => {
-    const point = event?.points?.[0];
-    if (point) setTriggerValue("click", payload(point));
+  let settled;
+  const tooltip = data.tooltip ? tooltipOf(data.tooltip) : null;
+  if (tooltip) (parentElement.shadowRoot ?? parentElement).append(tooltip.box);
+  const handlers = {
+    plotly_click: (event) => {
+      const point = event?.points?.[0];
+      if (point) setTriggerValue("click", payload(point));
+    },
+    plotly_relayout: (change) => {
+      const range = data.zooms && rangeOf(change, chart);
+      if (!range) return;
+      clearTimeout(settled);
+      settled = setTimeout(() => setTriggerValue("range", range), SETTLE_MS);
+    },
+    plotly_hover: (event) => {
+      const point = event?.points?.[0];
+      const place = point?.pointIndex ?? point?.pointNumber;
+      if (tooltip && Array.isArray(place)) tooltip.show(place, event.event);
+    },
+    plotly_unhover: () => tooltip?.hide(),
+  };
+  const detach = () => {
+    for (const [name, handler] of Object.entries(handlers)) chart?.removeListener?.(name, handler);
   };
   const attach = () => {
     // Streamlit may replace the node at any rerun, hence the poll rather than one look.
     const found = document.querySelector(`.st-key-${CSS.escape(data.target)} .js-plotly-plot`);
     if (!found || found === chart || typeof found.on !== "function") return;
-    if (chart) chart.removeListener?.("plotly_click", onClick);
+    detach();
     chart = found;
-    chart.on("plotly_click", onClick);
+    for (const [name, handler] of Object.entries(handlers)) chart.on(name, handler);
     chart.dataset.bridged = "true";
     chart.querySelectorAll(".nsewdrag").forEach((pane) => (pane.style.cursor = "pointer"));
   };
@@ -33,7 +63,9 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const timer = setInterval(attach, POLL_MS);
   const stop = () => {
     clearInterval(timer);
-    chart?.removeListener?.("plotly_click", onClick);
+    clearTimeout(settled);
+    detach();
+    tooltip?.box.remove();
   };
   bridges.set(parentElement, { stop });
   return stop;
