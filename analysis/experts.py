@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.counts import assignment_counts, routed_tokens
 from analysis.measure import ONE, about, fixed_weights, measure_of, rate_unit, share_unit
+from analysis.rates import decided_by_task
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
@@ -54,8 +55,8 @@ def expert_profile(
     """Which tasks, tokens and prompts one expert serves.
 
     - `rate`: of a task, the mean over its prompts of the share of their tokens that choose the expert, with a 95 %
-      interval from drawing prompts with replacement (NaN for a task of a single prompt). Of a token, the share of
-      its occurrences.
+      interval from drawing prompts with replacement (NaN for a task of a single prompt, and where the router decided
+      once a task). Of a token, the share of its occurrences.
       Where every expert is always selected, the mean weight that it was given.
     - `lift`: log2 of the rate over that of all tokens; NaN where the expert was never chosen.
     - `share_of_expert`: the task's share of the expert's assignments; `share_of_tokens`: its share of the tokens
@@ -192,9 +193,10 @@ def _bootstrap(
 ) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.full(len(trace.tasks), np.nan), np.full(len(trace.tasks), np.nan)
     rng = np.random.default_rng(seed)
+    repeated = decided_by_task(trace)
     for task in range(len(trace.tasks)):
         rates = rate_P[(trace.task_of_prompt == task) & np.isfinite(rate_P)]
-        if len(rates) < 2 or not n_bootstrap:
+        if len(rates) < 2 or not n_bootstrap or repeated:
             continue
         means_B = rng.choice(rates, size=(n_bootstrap, len(rates))).mean(axis=1)
         low[task], high[task] = np.quantile(means_B, [0.025, 0.975])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.nulls import Dealer, p_value
-from analysis.rates import Over, group_of_prompt, prompt_rates
+from analysis.rates import Over, decided_by_task, group_of_prompt, prompt_rates
 from analysis.scan import Phase
 from routing.trace import RoutingTrace
 
@@ -30,6 +30,9 @@ def task_information(
     permutations counts: `excess_nats` = information − mean of the permutations, and `share` = that over the entropy
     of the tasks, ln(tasks) where they are even.
 
+    Where the router decided once a task, each task counts once: types are tested by permuting tasks, and for single
+    tasks there is no null.
+
     Args:
         trace: the trace.
         over: what prompts are grouped by.
@@ -49,12 +52,17 @@ def task_information(
         Chen et al. 2023, "Mod-Squad" (mutual information of task and expert); Miller 1955 (bias of the estimate).
     """
     groups, group_P = group_of_prompt(trace, over=over)
+    kept = np.arange(trace.n_prompts)
+    if decided_by_task(trace):
+        # Prompts repeat their task: it counts once, and which single task it is cannot be tested.
+        kept = np.array([int(np.argmax(trace.task_of_prompt == task)) for task in range(len(trace.tasks))])
+        n_permutations = n_permutations if over == "task_type" else 0
     cases: list[tuple[np.ndarray, np.ndarray]] = []
     for block in prompt_rates(trace, phase=phase):
         for number in range(block.rate_PLE.shape[1]):
-            rate_PE = block.rate_PLE[:, number]
+            rate_PE = block.rate_PLE[kept, number]
             routed = np.isfinite(rate_PE).any(axis=-1)
-            cases.append((np.nan_to_num(rate_PE[routed]), group_P[routed]))
+            cases.append((np.nan_to_num(rate_PE[routed]), group_P[kept][routed]))
     dealer = Dealer(n_permutations=n_permutations, seed=seed)
     with ThreadPoolExecutor() as pool:
         rows = list(

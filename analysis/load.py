@@ -10,7 +10,7 @@ import xarray as xr
 
 from analysis.balance import BALANCE_UNITS, balance_metrics
 from analysis.measure import about, rate_unit, share_unit
-from analysis.rates import Over, group_of_prompt
+from analysis.rates import Over, decided_by_task, group_of_prompt
 from analysis.scan import By, CountTable, count_table, prompt_blocks
 from routing.trace import RoutingTrace
 
@@ -65,7 +65,8 @@ def load_balance(
 ) -> pd.DataFrame:
     """How evenly each layer spreads its assignments, with 95 % intervals.
 
-    The intervals come from drawing prompts (not tokens) with replacement, within each group; they are missing
+    The intervals come from drawing prompts (not tokens; whole tasks where the router decided once a task) with
+    replacement, within each group; they are missing
     (NaN) where the trace does not tell prompts apart or a group has a single prompt. `hottest` is the expert
     with most assignments.
 
@@ -132,7 +133,8 @@ def idle_experts(trace: RoutingTrace) -> pd.DataFrame:
     """Experts that no token chose, with the chance that a fair expert would stand idle as long.
 
     `chance_idle` = (1 − k/E)^T takes tokens as independent; `chance_idle_prompts` = (1 − k/E)^P takes each
-    prompt as a single draw, as if all its tokens agreed. The truth lies between the two.
+    prompt as a single draw, as if all its tokens agreed. The truth lies between the two. Where the router decided
+    once a task, `n_prompts` counts tasks and `chance_idle_prompts` takes each of them as a single draw.
 
     Returns:
         (row) · layer, expert, n_assignments, n_tokens, n_prompts, chance_idle, chance_idle_prompts · chances
@@ -143,9 +145,13 @@ def idle_experts(trace: RoutingTrace) -> pd.DataFrame:
     idle = trace.expert_exists.to_numpy() & (counts_LE == 0) & (tokens_L > 0)[:, None]
     layer, expert = np.nonzero(idle)
     n_prompts_L = np.full(trace.n_layers, trace.n_prompts)
+    by_task, task_P = decided_by_task(trace), trace.task_of_prompt
     if trace.level != "counts" and len(layer):
         for layers, by_prompt in prompt_blocks(trace):
-            n_prompts_L[layers] = (by_prompt.tokens_GL > 0).sum(axis=0)
+            routed_PL = by_prompt.tokens_GL > 0
+            if by_task:
+                routed_PL = np.stack([routed_PL[task_P == task].any(axis=0) for task in range(len(trace.tasks))])
+            n_prompts_L[layers] = routed_PL.sum(axis=0)
     top_k = np.array([facts.top_k for facts in trace.layer_facts])
     passed_over = 1 - top_k / np.array([facts.n_experts for facts in trace.layer_facts])
     frame = pd.DataFrame(
@@ -182,13 +188,16 @@ def _bootstrap(
 ) -> Iterator[tuple[slice, int, np.ndarray]]:
     """Counts of redrawn sets of prompts: a slice of layers, a group, and (draw, L, E)."""
     groups, group_P = group_of_prompt(trace, over=by) if by else (("all",), np.zeros(trace.n_prompts, dtype=np.int64))
+    # Where the router decided once a task, its prompts are one observation and are drawn together.
+    unit_P = trace.task_of_prompt if decided_by_task(trace) else np.arange(trace.n_prompts)
     weights = {}
     for group in range(len(groups)):
-        n_prompts = int((group_P == group).sum())
-        if n_prompts > 1:
+        units, unit_of = np.unique(unit_P[group_P == group], return_inverse=True)
+        if (n_units := len(units)) > 1:
             # The same draws serve every layer, whatever the size of the blocks that the layers come in.
             rng = np.random.default_rng([seed, group])
-            weights[group] = rng.multinomial(n_prompts, np.full(n_prompts, 1 / n_prompts), n_bootstrap).astype(float)
+            drawn_BU = rng.multinomial(n_units, np.full(n_units, 1 / n_units), n_bootstrap).astype(float)
+            weights[group] = drawn_BU[:, unit_of]
     for layers, table in prompt_blocks(trace):
         for group, weights_BP in weights.items():
             counts_PLE = table.assignments_GLE[group_P == group]

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,9 +21,22 @@ from analysis.scan import CountTable, Phase, count_table, prompt_blocks
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
-__all__ = ["GroupRates", "Over", "PromptRates", "group_rates", "lift_of", "prompt_rates", "type_of_group"]
+__all__ = [
+    "GroupRates",
+    "Over",
+    "PromptRates",
+    "decided_by_task",
+    "group_rates",
+    "lift_of",
+    "prompt_rates",
+    "type_of_group",
+]
 
 Over = Literal["task", "task_type"]
+
+FEWEST_REPEATS, ROUNDING = 2, 2e-3
+
+_DECIDED: WeakKeyDictionary[RoutingTrace, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +145,25 @@ def group_rates(trace: RoutingTrace, *, over: Over) -> GroupRates:
         n_assignments_GL=n_assignments_GL,
         weighting="prompts",
     )
+
+
+def decided_by_task(trace: RoutingTrace) -> bool:
+    """Whether the router decided once a task, so that all prompts of a task went the same way.
+
+    Then a task is a single observation, however many prompts it has: permuting or redrawing prompts would count it as
+    often as it was repeated. Only asked of traces whose rows are prompts.
+    """
+    if trace.unit != "prompt" or trace.level == "counts" or trace.n_prompts - len(trace.tasks) < FEWEST_REPEATS:
+        return False
+    if trace not in _DECIDED:
+        task_P = trace.task_of_prompt
+        # Weights have 16 bits, and batches of different shape can round them differently.
+        _DECIDED[trace] = all(
+            bool((np.ptp(np.nan_to_num(block.rate_PLE[task_P == task]), axis=0) <= ROUNDING).all())
+            for block in prompt_rates(trace)
+            for task in range(len(trace.tasks))
+        )
+    return _DECIDED[trace]
 
 
 def lift_of(rate_GLE: np.ndarray, *, overall_LE: np.ndarray, n_assignments_GL: np.ndarray) -> np.ndarray:

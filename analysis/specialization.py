@@ -14,7 +14,16 @@ import xarray as xr
 
 from analysis.measure import about, rate_unit
 from analysis.nulls import Z_BINS, Dealer, PooledNull, q_values
-from analysis.rates import Over, group_of_prompt, group_rates, lift_of, mean_over_prompts, prompt_rates, type_of_group
+from analysis.rates import (
+    Over,
+    decided_by_task,
+    group_of_prompt,
+    group_rates,
+    lift_of,
+    mean_over_prompts,
+    prompt_rates,
+    type_of_group,
+)
 from analysis.scan import require_tokens
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
@@ -46,6 +55,9 @@ def specialization(
       observed |z| often enough; the far tail is read from the |z| of all cells together (`nulls.PooledNull`).
     - `q_value`: Benjamini–Hochberg over all groups, layers and experts; `significant` is q ≤ `fdr`.
 
+    Where the router decided once a task (`rates.decided_by_task`), prompts repeat their task: types are then tested by
+    permuting tasks, and single tasks, one observation each, cannot be tested: their p_value is NaN.
+
     Args:
         trace: the trace.
         over: what prompts are grouped by.
@@ -69,6 +81,9 @@ def specialization(
     if units not in ("prompt", "task") or (units == "task" and over != "task_type"):
         msg = f"Groups over {over!r} cannot be tested by permuting {units!r}. Permute prompts, or tasks over task_type."
         raise SelectionError(msg)
+    by_task = decided_by_task(trace)
+    if by_task and over == "task_type":
+        units = "task"
     rates = group_rates(trace, over=over)
     groups, group_P = group_of_prompt(trace, over=over)
     lift = lift_of(rates.rate_GLE, overall_LE=rates.overall_LE, n_assignments_GL=rates.n_assignments_GL)
@@ -88,6 +103,8 @@ def specialization(
                 z[:, layer], n_exceeding[:, layer] = z_GE, exceeds_GE
                 pooled.add(spread)
         p = pooled.p_values(z, n_exceeding=n_exceeding, n_permutations=n_permutations)
+        if by_task and over == "task":
+            p = np.full(z.shape, np.nan)
     q = q_values(p)
     dims = ("group", "layer", "expert")
     return xr.Dataset(
@@ -111,6 +128,7 @@ def specialization(
             "over": over,
             **about(trace),
             "units": units,
+            "decided_by": "task" if by_task else trace.unit,
             "n_permutations": n_permutations,
             "seed": seed,
             "fdr": fdr,

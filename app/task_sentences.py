@@ -21,13 +21,15 @@ def of_lift(table: xr.Dataset) -> str:
         table: of `specialization`, narrowed to what is shown.
     """
     tested = np.isfinite(table["q_value"].to_numpy())
+    if not tested.any() and table.attrs.get("decided_by") == "task":
+        return "The router decides once a task, so a task is a single observation and no cell can be tested for chance."
     if not tested.any():
         return "Without single tokens, chance cannot be judged: no cell is muted."
     noun = "task" if table.attrs.get("over", "task") == "task" else "type"
     significant = table["significant"].to_numpy().astype(bool) & tested
     lift = np.where(significant, table["lift"].to_numpy(), -np.inf)
     share = f"{int(significant.sum()):,} of {int(tested.sum()):,} cells differ from the average beyond chance"
-    rule = f"q ≤ {table.attrs.get('fdr', 0.05):g}, prompts shuffled among {noun}s"
+    rule = f"q ≤ {table.attrs.get('fdr', 0.05):g}, {table.attrs.get('units', 'prompt')}s shuffled among {noun}s"
     if not significant.any():
         return f"None of {int(tested.sum()):,} cells differs from the average beyond chance ({rule})."
     group, layer, expert = np.unravel_index(int(lift.argmax()), lift.shape)
