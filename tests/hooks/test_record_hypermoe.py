@@ -14,7 +14,7 @@ from hooks import Recorder, find_sites
 from hooks.proof import prove_sites
 from hooks.taps.hyper_moe import HyperMoeTap
 from moe_models.hypermoe import overridden_selection
-from routing import RecordingError, RoutingTrace, open_trace, verify_trace
+from routing import MISSING_ADAPTER, RecordingError, RoutingTrace, open_trace, verify_trace
 from tests.hooks.forwards import n_hooks, tensors_in
 from tests.hooks.system_runs import (
     TEXTS,
@@ -280,3 +280,12 @@ def test_weights_that_change_while_they_are_recorded_are_refused(tmp_path: Path)
         with Recorder(model, byte_tokenizer(), out=tmp_path / "trace"):
             model(**batch_of(model))
             model.model.hypernetwork.trunk.weight.mul_(1.5)
+
+
+def test_a_dictionary_that_is_full_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hooks.adapter_books.N_ADAPTERS_A_SITE", 3)
+    trace = recorded(tiny_system("hypermoe"), tmp_path / "trace")
+    assert verify_trace(trace.path) == []
+    assert len(trace.adapters) == 3 * len(trace.adapters.sites)
+    assert (trace.adapter_index.values == MISSING_ADAPTER).any()
+    assert "Only the first 3 distinct adapters of L00, L01, L02 were kept" in trace.provenance.note
