@@ -72,12 +72,12 @@ def marks_of(
     expert: tuple[str, int] | None,
 ) -> Marks | None:
     """Where in a passage that is which is looked for; None where nothing is."""
-    if not text:
+    if not text and expert is None:
         return None
-    if kind == "text":
+    if text and kind == "text":
         places = _of_text(list(tokens["piece"]), text)
         what = f"“{text}”"
-    elif kind == "token":
+    elif text and kind == "token":
         wanted = set(matching_tokens(trace, text=text).index)
         places = [row for row, token in enumerate(tokens["token_id"]) if token in wanted]
         what = f"token “{text}”"

@@ -16,7 +16,7 @@ from routing.selection import expert_name
 
 __all__ = ["MOST_TOLD", "Cells", "cells_of", "task_expert_heatmap"]
 
-MOST_TOLD = 40_000
+MOST_TOLD = 10_000
 """Cells up to which each travels with its name."""
 
 _TREE_WIDTH = 0.055

@@ -12,6 +12,7 @@ from analysis.experts import expert_profile
 from analysis.load import expert_load, idle_experts, load_balance
 from app import cache, sentences, state
 from app.components.plot_bridge import Click
+from app.links import expert_link
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import Run
 from app.training import CURVES, training_panels
@@ -193,6 +194,7 @@ def _drivers(trace: RoutingTrace, selection: Selection, within: Selection, *, ba
         table=lambda: profile.by_task.reset_index(),
         definitions=("expert_profile",),
     )
+    expert_link(trace, layer, expert)
 
 
 def _idle(trace: RoutingTrace, within: Selection) -> None:

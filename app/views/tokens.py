@@ -55,6 +55,9 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         return
     token = _focused(tokens, selection)
     routing = routing_of(trace, name, n_tokens=len(tokens))
+    if not text and len(selection.experts) == 1:
+        # What is picked in another view is found in the text, too.
+        expert = selection.experts[0]
     marks = marks_of(trace, tokens, routing, kind=kind, text=text, expert=expert)
     reading = Reading(prompt=name, tokens=tokens, routing=routing, marks=marks)
     passage_panel(trace, selection, reading, token=token)

@@ -258,3 +258,10 @@ def test_what_adapters_add_stands_beside_the_route(app_on):
     assert not page.exception
     assert "The adapters add" in text_of(page)
     assert "Adapter" in json.dumps(spec(page)["layout"]["annotations"])
+
+
+def test_the_one_expert_that_is_picked_elsewhere_is_found_in_the_text(open_app):
+    marks = strip(open_app("tokens", {"run": "even", "focus": "facts-002", "experts": "L02.E2"}))["marks"]
+    assert marks["what"] == "L02·E2 selected"
+    assert marks["tokens"]
+    assert strip(open_app("tokens", {"run": "even", "focus": "facts-002"}))["marks"] is None
