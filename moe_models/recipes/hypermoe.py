@@ -24,7 +24,7 @@ from .corpus import Row
 from .dev_losses import AS_TRAINED, DevLosses, save_dev_losses
 from .evaluation import PromptReadings, prompt_readings, task_scores
 from .hypermoe_card import hypermoe_card
-from .hypermoe_model import HYPERMOE_SIZES, hypermoe_treatment, untrained_hypermoe
+from .hypermoe_model import HYPERMOE_SIZES, adapter_rate, hypermoe_treatment, untrained_hypermoe
 from .packed_run import add_balance_options, prepared_run, run_metrics, trained_run
 from .run_options import NOT_FINISHED, run_parser
 from .training import save_weights
@@ -149,13 +149,18 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="k; one more with --conditioning none is control c1",
     )
     parser.add_argument(
-        "--adapter-rate", type=float, default=1.0, help="learning rate of the added parts over the rest's"
+        "--adapter-rate",
+        type=float,
+        help="learning rate of the added parts over the rest's; 0.1, and 1 for the ordinary adapter",
     )
     parser.add_argument("--widths", default="{}", help="JSON of HyperExpert widths that differ from the defaults")
     parser.add_argument(
         "--loss-rows", type=int, default=400, help="most dev rows a task in the losses prompt by prompt"
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.adapter_rate is None:
+        options.adapter_rate = adapter_rate(options.conditioning)
+    return options
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .hypermoe_model import GENERATED_RATE, ORDINARY_RATE
+
 _TUNING_SEED = 100
 _TUNING_STEPS = 600
-_RATES = (1.0, 0.3, 0.1)
+_RATES = {"unselected": (0.3, 0.1, 0.03), "adapter": (1.0, 0.3, 0.1), "none": (1.0,)}
 _WHOLE_GPU = 64
 """More places than a GPU has: `sweep` gives the job one for itself."""
 
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tuning_jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield short runs of one seed that differ in the rate of the added parts."""
-    for conditioning, rates in (("unselected", _RATES), ("adapter", _RATES), ("none", (1.0,))):
+    for conditioning, rates in _RATES.items():
         for rate in rates:
             extra = ["--adapter-rate", f"{rate:g}", "--score-rows", "0"]
             name = f"tune/{conditioning}-{rate:g}"
@@ -41,8 +43,12 @@ def study_jobs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     # Answers are decoded for what is shipped; losses prompt by prompt are taken of all.
     unscored = ["--score-rows", "0"]
     if options.sample_steps:
-        name, steps = "sample/unselected-0", options.sample_steps
-        yield _job(name, "unselected", seed=0, steps=steps, options=options, extra=generated) | {"slots": _WHOLE_GPU}
+        # Alone on its GPU and on its batches, it needs more hands than runs that share theirs.
+        alone = argparse.Namespace(**{**vars(options), "workers": 2 * options.workers + 2})
+        shipped = _job(
+            "sample/unselected-0", "unselected", seed=0, steps=options.sample_steps, options=alone, extra=generated
+        )
+        yield shipped | {"slots": _WHOLE_GPU}
     paired = {"unselected": generated, "none": generated, "adapter": ordinary, "constant": generated}
     for seed in range(options.seeds):
         for conditioning, rate in paired.items():
@@ -63,8 +69,8 @@ def _job(
     name: str, conditioning: str, *, seed: int, steps: int, options: argparse.Namespace, extra: Sequence[str]
 ) -> dict[str, Any]:
     command = ["python", "-m", "moe_models.recipes.hypermoe", "--data", "{data}", "--out", "{out}"]
-    command += ["--conditioning", conditioning, "--seed", str(seed), "--steps", str(steps), *extra]
-    command += ["--workers", str(options.workers), "--cache", "{out}/../../cache", "--check-every", "500"]
+    command += ["--conditioning", conditioning, "--seed", str(seed), "--steps", str(steps)]
+    command += ["--workers", str(options.workers), "--cache", "{out}/../../cache", "--check-every", "500", *extra]
     # Batches of one seed serve all conditions; a step of 65,536 tokens took 35 ms for a like model on one H200.
     return {
         "name": name,
@@ -79,8 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2000, help="of each paired run")
     parser.add_argument("--sample-steps", type=int, default=6000, help="of the run that is shipped; 0: none of its own")
-    parser.add_argument("--rate", type=float, default=0.1, help="learning rate of generated parts over the rest's")
-    parser.add_argument("--ordinary-rate", type=float, default=1.0, help="the same for the ordinary adapter")
+    parser.add_argument(
+        "--rate", type=float, default=GENERATED_RATE, help="learning rate of generating parts over the rest's"
+    )
+    parser.add_argument("--ordinary-rate", type=float, default=ORDINARY_RATE, help="the same for the ordinary adapter")
     parser.add_argument("--workers", type=int, default=6, help="processes that prepare batches, a run")
     return parser
 

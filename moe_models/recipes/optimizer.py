@@ -26,11 +26,14 @@ class Treatment:
         n_matrices: matrices that its second-last axis stacks, for Muon; 0 for AdamW.
         learning_rate_factor: its learning rate over the run's, under AdamW.
         epsilon: AdamW's; where gradients are far below it, steps are as small as they are, instead of all alike.
+        part: which part of the model it belongs to. Gradients under AdamW are clipped part by part, so that one part's
+            large gradients do not shorten another's steps.
     """
 
     n_matrices: int = 0
     learning_rate_factor: float = 1.0
     epsilon: float = 1e-8
+    part: str = ""
 
 
 def moe_treatment(name: str, parameter: torch.nn.Parameter) -> Treatment:
@@ -61,7 +64,7 @@ class MasterWeightOptimizer:
     ) -> None:
         self._weight_decay = weight_decay
         matrices: list[tuple[torch.nn.Parameter, int]] = []
-        plain: dict[tuple[float, float, float], list[torch.nn.Parameter]] = {}
+        plain: dict[tuple[Treatment, float], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
@@ -70,16 +73,19 @@ class MasterWeightOptimizer:
                 matrices.append((parameter, its.n_matrices))
             else:
                 decay = 0.1 * weight_decay if parameter.dim() > 1 else 0.0
-                plain.setdefault((its.learning_rate_factor, decay, its.epsilon), []).append(parameter)
+                plain.setdefault((its, decay), []).append(parameter)
         self._groups = _same_shape_groups(matrices)
         self._masters = [_stacked(group).float() for group in self._groups]
         self._momenta = [torch.zeros_like(master) for master in self._masters]
         self._plain = [parameter for group in plain.values() for parameter in group]
         masters = {key: [parameter.detach().float().clone() for parameter in group] for key, group in plain.items()}
         self._plain_masters = [master for group in masters.values() for master in group]
-        self._factors = [factor for factor, _, _ in masters]
+        self._factors = [its.learning_rate_factor for its, _ in masters]
+        self._parts: dict[str, list[torch.Tensor]] = {}
+        for (its, _), group in masters.items():
+            self._parts.setdefault(its.part, []).extend(group)
         self._adam = torch.optim.AdamW(
-            [{"params": group, "weight_decay": decay, "eps": eps} for (_, decay, eps), group in masters.items()],
+            [{"params": group, "weight_decay": decay, "eps": its.epsilon} for (its, decay), group in masters.items()],
             betas=(0.9, 0.98),
             fused=all(master.is_cuda for master in self._plain_masters),
         )
@@ -96,7 +102,8 @@ class MasterWeightOptimizer:
             _write_back(master, group)
         for master, parameter in zip(self._plain_masters, self._plain, strict=True):
             master.grad = None if parameter.grad is None else parameter.grad.float()
-        torch.nn.utils.clip_grad_norm_(self._plain_masters, 1.0)
+        for part in self._parts.values():
+            torch.nn.utils.clip_grad_norm_(part, 1.0)
         for options, factor in zip(self._adam.param_groups, self._factors, strict=True):
             options["lr"] = learning_rate * factor
         self._adam.step()

@@ -100,6 +100,8 @@ class TrainingRun:
 
         When the time is up, and when the process is asked to end (SIGTERM), the state is saved and training stops.
         """
+        if self.step >= self._schedule.n_steps:  # resumed when all that was missing was its evaluation
+            return True
         with _asked_to_end() as asked:
             return self._run(asked)
 

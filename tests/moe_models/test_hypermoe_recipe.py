@@ -83,7 +83,7 @@ def test_added_parts_have_a_rate_of_their_own_and_frozen_ones_stay():
     treatment = hypermoe_treatment(0.25)
     model = small_model("random")
     treated = {name: treatment(name, parameter) for name, parameter in model.named_parameters()}
-    added = {name for name, its in treated.items() if its == Treatment(learning_rate_factor=0.25)}
+    added = {name for name, its in treated.items() if its == Treatment(learning_rate_factor=0.25, part="added")}
     assert added == {name for name in treated if "hyper" in name}
     table = model.model.layers[0].mlp.hyper_expert.selection.expert_embedding.weight
     before = table.detach().clone()
@@ -91,6 +91,21 @@ def test_added_parts_have_a_rate_of_their_own_and_frozen_ones_stay():
     model(input_ids=torch.randint(2, 400, (2, 9)), labels=torch.randint(2, 400, (2, 9))).loss.backward()
     optimizer.step(learning_rate=1e-2)
     assert torch.equal(table, before)
+
+
+def test_gradients_of_added_parts_shorten_no_step_of_the_others():
+    moved = []
+    for size in (1.0, 1000.0):
+        model = small_model()
+        optimizer = MasterWeightOptimizer(model, weight_decay=0.0, treatment=hypermoe_treatment(0.1))
+        before = model.model.embed_tokens.weight.detach().clone()
+        # AdamW forgets the size of gradients that are always alike; of the second step's it does not.
+        for scale in (1.0, size):
+            for name, parameter in model.named_parameters():
+                parameter.grad = torch.full_like(parameter, 1e-3 * (scale if "hyper" in name else 1.0))
+            optimizer.step(learning_rate=1e-3)
+        moved.append(model.model.embed_tokens.weight.detach() - before)
+    torch.testing.assert_close(moved[0], moved[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("conditioning", ["unselected", "adapter", "none"])
