@@ -24,6 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = ["run_intervention", "run_knock_out"]
 
+HEADS = {
+    "n_prompts": "n",
+    "n_random": "sets",
+    "nll_before": "nll",
+    "nll_change": "change",
+    "random_mean": "random",
+    "p_value": "p",
+    "score_before": "score",
+    "score_change": "change",
+    "random_score_mean": "random",
+    "score_p_value": "p",
+    "difference": "apart",
+    "interaction": "both",
+}
+"""Short heads: tables must fit a terminal of 80 columns."""
 EXPERT = re.compile(r"\s*(?P<layer>\w+)[·.:]E?(?P<expert>\d+)\s*")
 
 
@@ -77,9 +92,12 @@ def run_knock_out(
     for group, chosen in found.items():
         console.print(f"[bold]{escape(group)}[/] is served by {', '.join(map(_plain, chosen))}.")
     columns = ["set", "group", "n_prompts", "nll_change", "low", "high", "random_mean", "p_value"]
-    if result.effects["score_change"].notna().any():
-        columns += ["score_change", "random_score_mean", "score_p_value"]
-    console.print(_printed(result.effects[columns], "Without the experts, against random sets of the same layers"))
+    title = "Surprise without the experts (nats a token), beside random sets of the same layers"
+    console.print(_printed(result.effects[columns], title))
+    scored = result.effects[result.effects["score_change"].notna()]
+    if len(scored):
+        columns = ["set", "group", "score_before", "score_change", "random_score_mean", "score_p_value"]
+        console.print(_printed(scored[columns], "Score without the experts, beside the same random sets"))
     if len(result.dissociation):
         console.print(_printed(result.dissociation, "Inside and outside the group that a set serves"))
     if len(result.double):
@@ -174,7 +192,11 @@ def _printed(table: pd.DataFrame, title: str) -> Table:
     shown = Table(title=title, title_justify="left", box=None, header_style="bold")
     for name in table.columns:
         is_number = table[name].dtype.kind in "if"
-        shown.add_column(name.replace("_", " "), justify="right" if is_number else "left", no_wrap=is_number)
+        head = HEADS.get(name, name.replace("_", " "))
+        if is_number:
+            shown.add_column(head, justify="right", no_wrap=True)
+        else:
+            shown.add_column(head, overflow="fold", min_width=8)
     for row in table.itertuples(index=False):
         shown.add_row(*(_cell(each) for each in row))
     return shown
