@@ -4,6 +4,7 @@ Because a batch depends on nothing else, any number of worker processes gives th
 with exactly the batches it would have seen.
 """
 
+import signal
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -95,9 +96,15 @@ def batches(dataset: BatchSource, *, start: int, stop: int, n_workers: int) -> I
         sampler=steps,
         num_workers=n_workers,
         prefetch_factor=4,
+        worker_init_fn=_left_to_the_run,
         pin_memory=torch.cuda.is_available(),
     )
     return iter(loader)
+
+
+def _left_to_the_run(_number: int) -> None:
+    """Let a worker live on when its whole process group is asked to end: its run ends it, after the state is saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def encoded_documents(
