@@ -173,7 +173,10 @@ def ratio_panel(trace: RoutingTrace, *, by: str, key: str) -> None:
     if table.empty:
         empty("No adapter was applied in this run.", "Record prompts of the tasks that the model knows.")
         return
-    wide = [table[name].unstack(by) for name in ("ratio", "ratio_low", "ratio_high")]
+    assert trace.adapters is not None
+    # Unstacking sorts; layers come in the order of the model.
+    sites = [site.label for site in trace.adapters.sites if site.label in table.index.get_level_values("site")]
+    wide = [table[name].unstack(by).reindex(sites) for name in ("ratio", "ratio_low", "ratio_high")]
     order = [name for name in trace.tasks if name in wide[0].columns] if by == "task" else sorted(wide[0].columns)
     values, low, high = (each[order].to_numpy(float) for each in wide)
     names = [str(each) for each in order] if by == "task" else [f"E{each}" for each in order]

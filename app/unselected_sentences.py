@@ -68,15 +68,17 @@ def of_near_ties(layers: pd.DataFrame, tasks: pd.DataFrame, *, within: float, un
         f"Most ties (margin at most {within:g}) are in {escaped(layer)}: **{percent(row['share'])}** of its {unit}s"
         f"{_interval(row)}."
     )
-    here = tasks.xs(layer, level="layer").dropna(subset=["share_low"])
+    here = tasks.xs(layer, level="layer").dropna(subset=["share"])
     if len(here) < 2:
         return told
     highest, lowest = here.loc[here["share"].idxmax()], here.loc[here["share"].idxmin()]
-    names = (escaped(str(here["share"].idxmax())), escaped(str(here["share"].idxmin())))
+    most = f"{escaped(str(here['share'].idxmax()))} has most there ({percent(highest['share'])}{_interval(highest)})"
+    if lowest["share"] == 0:
+        return f"{told} {most}; {int((here['share'] == 0).sum())} of {count(len(here), 'task')} have none."
     differ = highest["share_low"] > lowest["share_high"]
+    least = f"{escaped(str(here['share'].idxmin()))} fewest ({percent(lowest['share'])}{_interval(lowest)})"
     return (
-        f"{told} There {names[0]} has most ({percent(highest['share'])}{_interval(highest)}) and {names[1]} fewest "
-        f"({percent(lowest['share'])}{_interval(lowest)}); "
+        f"{told} {most}, {least}; "
         f"{'their intervals are apart' if differ else 'their intervals overlap, so this may be chance'}."
     )
 

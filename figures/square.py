@@ -81,6 +81,10 @@ def matrix_heatmap(
         yaxis=_axis(rows, title=row_title, mode=mode)
         | {"range": [n_rows - 0.5, -0.5], "anchor": "x2" if row_types is not None else "x"},
     )
+    if _angle(columns) and columns:
+        # A slanted name begins left of its column, and would be cut off where the names of the rows are short.
+        reach = 5 * min(len(columns[0]), 30) - 6 * max((len(name) for name in rows), default=0)
+        figure.update_layout(margin_l=max(8, reach))
     per_row = cell_pixels or (28 if n_rows <= 12 else 20 if n_rows <= 32 else 13 if n_rows <= 80 else 6)
     longest = max((len(name) for name in columns), default=0)
     below = 70 + (6 * min(longest, 30) if _angle(columns) else 20)

@@ -56,7 +56,7 @@ def _confidence(trace: RoutingTrace, within: Selection) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         panel(
-            "How far ahead the last selected expert was",
+            "How far ahead the selected were",
             spread_by_layer(spread, value_title="margin (selection score)", reference=0.0, mode=mode()),
             key="unselected_margins",
             reading=told.of_margins(spread, unit=trace.unit),

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from app.unselected_sentences import of_near_ties
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import text_of
@@ -110,6 +112,17 @@ def test_without_logits_there_are_margins_but_no_entropy(app_on):
     assert not page.exception
     assert "unselected_margins" in keys(page)
     assert "An entropy needs logits" in text_of(page)
+
+
+def test_tasks_without_a_tie_are_counted_and_not_called_fewest():
+    shares = pd.DataFrame({"n_tokens": 50, "share": [0.2, 0.0, 0.0], "share_low": [0.1, np.nan, np.nan]})
+    shares["share_high"] = [0.3, np.nan, np.nan]
+    tasks = shares.set_index(pd.MultiIndex.from_product([["a", "b", "c"], ["L00"]], names=["task", "layer"]))
+    layers = shares.iloc[:1].set_index(pd.Index(["L00"], name="layer"))
+    said = of_near_ties(layers, tasks, within=0.01, unit="token")
+    assert "a has most there (20\N{NO-BREAK SPACE}%, 95\N{NO-BREAK SPACE}% 10\N{NO-BREAK SPACE}% to" in said
+    assert "2 of 3 tasks have none." in said
+    assert "None of 50 tokens is tied" in of_near_ties(layers.assign(share=0.0), tasks, within=0.01, unit="token")
 
 
 def test_one_token_is_too_few_for_a_test(app_on):
