@@ -42,8 +42,8 @@ def test_figures_call_them_so_too():
 
 
 def test_soft_routing_is_told_in_weights():
-    trace = task_moe_trace(soft=True, strength=6.0, n_prompts_a_task=6)
-    special = analysis.specialization(trace, n_permutations=100)
+    trace = task_moe_trace(soft=True, strength=8.0, n_tasks_a_type=8, n_prompts_a_task=2)
+    special = analysis.specialization(trace, over="task_type", n_permutations=500)
     assert "of its weight" in task_sentences.of_lift(special)
     profile = analysis.expert_profile(trace, layer="enc00", expert=0, n_bootstrap=5)
     assert "of its weight goes to it" in sentences.of_profile(profile, layer="enc00", expert=0)
