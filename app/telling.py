@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from analysis.findings import Finding, findings
 from analysis.findings.control import LEVEL
+from app.runs import find_runs, places
 from app.terminal import printable
 from routing import open_trace
 
@@ -34,10 +35,12 @@ def findings_command(
 ) -> None:
     """Say what stands out in a trace: ranked sentences, each beyond chance; silence where nothing holds up."""
     opened = open_trace(trace)
+    run = _run_of(trace)
     found = findings(opened, before=None if before is None else open_trace(before), seed=seed)
     if as_json:
         # Plain print: no line of a document may be folded to the width of a terminal.
-        print(json.dumps(told_as_json(found, trace=str(trace), digest=opened.digest, seed=seed), indent=2))  # noqa: T201
+        told = told_as_json(found, trace=str(trace), digest=opened.digest, seed=seed, run=run)
+        print(json.dumps(told, indent=2))  # noqa: T201
         return
     if not found:
         _OUT.print(
@@ -47,7 +50,7 @@ def findings_command(
         return
     for number, finding in enumerate(found, start=1):
         _OUT.print(f"[bold]{number:>2}[/] {escape(printable(finding.sentence))}", soft_wrap=True, highlight=False)
-        told = f"{finding.uncertainty}; q {_q(finding)}; in the app: {link_of(finding)}"
+        told = f"{finding.uncertainty}; q {_q(finding)}; in the app: {link_of(finding, run=run)}"
         _OUT.print(f"   [dim]{escape(printable(told))}[/]", soft_wrap=True, highlight=False)
     _OUT.print(
         f"Of all that was asked, {len(found)} {'thing holds' if len(found) == 1 else 'things hold'} up at a "
@@ -56,13 +59,15 @@ def findings_command(
     )
 
 
-def told_as_json(found: Sequence[Finding], *, trace: str, digest: str, seed: int) -> dict[str, Any]:
+def told_as_json(
+    found: Sequence[Finding], *, trace: str, digest: str, seed: int, run: str | None = None
+) -> dict[str, Any]:
     """The list as JSON says it: no NaN, and the address that shows each finding."""
     rows = []
     for finding in found:
         row = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                for name, value in asdict(finding).items()}  # fmt: skip
-        rows.append(row | {"link": link_of(finding)})
+        rows.append(row | {"link": link_of(finding, run=run)})
     return {
         "format": "routescope-findings/1",
         "trace": trace,
@@ -73,11 +78,22 @@ def told_as_json(found: Sequence[Finding], *, trace: str, digest: str, seed: int
     }
 
 
-def link_of(finding: Finding) -> str:
-    """Address of the view that shows a finding, below that of the app."""
-    query = urlencode(finding.selection_query, safe=",.@%")
+def link_of(finding: Finding, *, run: str | None = None) -> str:
+    """Address of the view that shows a finding, below that of the app.
+
+    Args:
+        finding: what is to be shown.
+        run: what the app calls the run; the one that it shows by itself, where it is None.
+    """
+    query = urlencode(({} if run is None else {"run": run}) | finding.selection_query, safe=",.@%")
     return f"/{finding.view}?{query}" if query else f"/{finding.view}"
 
 
 def _q(finding: Finding) -> str:
     return "< 0.0001" if finding.q_value < 1e-4 else f"= {finding.q_value:.2g}"
+
+
+def _run_of(trace: Path) -> str | None:
+    """What the app calls the run, None where it would not find it."""
+    known = find_runs(tuple(str(place) for place in places()))
+    return next((run.name for run in known if Path(run.path).resolve() == trace.resolve()), None)
