@@ -72,6 +72,7 @@ def expert_occurrences(trace: RoutingTrace, *, layer: str, expert: int) -> pd.Da
         selected = chunk.experts[:, number, :top_k]
         chosen_P += np.bincount(chunk.prompt[(selected == expert).any(axis=1)], minlength=trace.n_prompts)
         routed_P += np.bincount(chunk.prompt[selected[:, 0] != trace.absent], minlength=trace.n_prompts)
-    frame = pd.DataFrame({"n_chosen": chosen_P, "n_routed": routed_P})
+    rows = pd.RangeIndex(trace.n_prompts, name="prompt")
+    frame = pd.DataFrame({"n_chosen": chosen_P, "n_routed": routed_P}, index=rows)
     frame.attrs["unit"] = {"n_chosen": "tokens", "n_routed": "tokens"}
     return frame

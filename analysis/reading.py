@@ -116,7 +116,7 @@ def token_adapters(trace: RoutingTrace, prompt: str, *, position: int, stack: st
     - `key`: what the adapter was made from: the selected set of experts, a task or a prompt.
 
     Returns:
-        site (index) · adapter, key, ratio · ratio 0 and up, NaN where no adapter was applied; no rows for a trace
+        (site) · adapter, key, ratio · ratio 0 and up, NaN where no adapter was applied; no rows for a trace
         without adapters.
 
     Raises:

@@ -116,7 +116,7 @@ def load_over_run(trace: RoutingTrace, *, layer: str, expert: int, n_windows: in
             }
         )
     names = ["first_prompt", "last_prompt", "n_prompts", "n_tokens", "rate", "rate_low", "rate_high", "tasks"]
-    frame = pd.DataFrame(found, columns=names)
+    frame = pd.DataFrame(found, columns=names, index=pd.RangeIndex(len(found), name="window"))
     frame.attrs["unit"] = dict.fromkeys(("rate", "rate_low", "rate_high"), "share of tokens")
     return frame
 

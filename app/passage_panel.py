@@ -150,7 +150,7 @@ def _others(trace: RoutingTrace) -> list[str]:
 
 def _pick_base(trace: RoutingTrace) -> str | None:
     with st.container(width=300):
-        chosen = state.choose("against", [_NO_RUN, *_others(trace)], name="base", kind="select")
+        chosen = state.choose("Against", [_NO_RUN, *_others(trace)], name="base", kind="select")
     return None if chosen == _NO_RUN else chosen
 
 
@@ -184,7 +184,9 @@ def _shading(
         traces = {"run": trace, "base": cache.trace_of(run)}
         change = cache.answer_over(traces, changes_between, prompt=reading.prompt).sel(layer=layers)
         titles = [_TITLES["change"].format(layer=label, base=base) for label in layers]
-        shading = value_shading(change.to_numpy(), titles=titles, digits=1, mode=mode(), ends=(0.0, 1.0))
+        shading = value_shading(
+            change.to_numpy(), titles=titles, digits=1, mode=mode(), ends=(0.0, 1.0), absent="not compared"
+        )
         return shading, change_reading(change, reading.tokens, layer=layer.label, base=base)
     if shade in ("margin", "entropy", "nll"):
         values = reading.tokens["nll"].to_numpy(float)[None] if shade == "nll" else routing[shade].to_numpy()

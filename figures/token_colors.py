@@ -105,6 +105,7 @@ def value_shading(
     digits: int,
     mode: Mode,
     ends: tuple[float, float] | None = None,
+    absent: str = "unknown",
 ) -> Shading:
     """Tokens colored by a number on the sequential scale, one for all layers, so that layers can be compared.
 
@@ -114,6 +115,7 @@ def value_shading(
         digits: that the ends of the scale are written with.
         mode: light or dark.
         ends: of the scale; the 2nd and the 98th percentile in the passage, unless given.
+        absent: what a token without a number is called.
 
     Returns:
         levels of the scale's steps; NaN has none.
@@ -129,7 +131,7 @@ def value_shading(
     below = "≤ " if known.any() and values[known].min() < low else ""
     above = "≥ " if known.any() and values[known].max() > high else ""
     scale = {"kind": "scale", "low": f"{below}{low:.{digits}f}", "high": f"{above}{high:.{digits}f}"}
-    return Shading(levels, palette, tuple(scale | {"title": title} for title in titles), "unknown")
+    return Shading(levels, palette, tuple(scale | {"title": title} for title in titles), absent)
 
 
 def _hues(numbers: np.ndarray) -> dict[int, int]:

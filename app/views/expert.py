@@ -54,12 +54,9 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         key="expert_contexts",
         opens="tokens",
     )
-    left, right = st.columns([1, 2], gap="large")
-    with left:
-        _similar(trace, layer=layer, expert=expert)
-    with right:
-        _over_time(trace, within, layer=layer, expert=expert)
+    _over_time(trace, within, layer=layer, expert=expert)
     companion_panels(trace, layer=layer, expert=expert)
+    _similar(trace, layer=layer, expert=expert)
 
 
 def _pick(trace: RoutingTrace, selection: Selection) -> tuple[str, int]:
