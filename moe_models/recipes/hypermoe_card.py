@@ -93,7 +93,7 @@ def _recipe(metrics: Mapping[str, Any]) -> str:
     command = (
         f"python -m moe_models.recipes.hypermoe --data CORPUS --out DIR --conditioning "
         f"{metrics['hypermoe']['conditioning']} --experts-per-token {metrics['model']['top_k']} "
-        f"--steps {training['steps']} --seed {training['seed']}"
+        f"--adapter-rate {training['adapter_rate']:g} --steps {training['steps']} --seed {training['seed']}"
     )
     steps = training_steps(metrics, command=command)
     steps.append(
