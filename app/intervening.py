@@ -133,6 +133,8 @@ def run_intervention(
             f"A task's own prototype is better than the mean one by {found.dominance:.4f} nats a token "
             f"(p = {found.p_value:.3g}, {found.n_permutations:,} permutations)."
         )
+        if found.left_out:
+            console.print(f"Left out, since the model has no prototype of them: {escape(', '.join(found.left_out))}.")
         return
     with _bar(console) as told:
         effects = selection_embedding_effects(bench, beside=beside, over=over, seed=seed, progress=told)

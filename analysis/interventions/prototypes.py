@@ -31,6 +31,7 @@ class PrototypeExchange:
         dominance: by how much the own prototype is better than the mean prototype, mean over tasks · nats a token.
         p_value: how often prototypes dealt out at random do at least as well.
         n_permutations: of the null.
+        left_out: tasks of the prompts that the model has no prototype of.
         tasks: one row a task: own (nll under its own prototype), others (mean under the others), advantage = others −
             own with low and high (95 % bootstrap over prompts), best (the prototype with the least nll).
     """
@@ -40,6 +41,7 @@ class PrototypeExchange:
     dominance: float
     p_value: float
     n_permutations: int
+    left_out: tuple[str, ...]
     tasks: pd.DataFrame
 
 
@@ -54,7 +56,7 @@ def prototype_exchange(
     """Run the prompts of every task with the adapters of every task.
 
     Args:
-        bench: a PHA model and prompts of tasks that it knows.
+        bench: a PHA model and prompts; those of tasks that it does not know are left out.
         beside: the trace that the results are kept beside, or a folder.
         n_permutations: of the null.
         seed: of permutations and bootstrap.
@@ -62,7 +64,7 @@ def prototype_exchange(
 
     Raises:
         RecordingError: the model has no prototypes that its adapters are made from.
-        TaskError: the prompts are of fewer than two tasks, or of one that the model does not know.
+        TaskError: the prompts are of fewer than two tasks that the model knows.
 
     References:
         Zhao et al., EMNLP 2023, "Prototype-based HyperAdapter".
@@ -74,17 +76,16 @@ def prototype_exchange(
             "Give a PHA model whose adapter_source is 'prototype'."
         )
         raise RecordingError(msg)
-    tasks = list(dict.fromkeys(bench.prompts["task"]))
-    knows = getattr(model, "knows_task", lambda name: name in model.config.tasks)
-    unknown = [task for task in tasks if not knows(task)]
-    if unknown or len(tasks) < 2:
+    given = list(dict.fromkeys(bench.prompts["task"]))
+    tasks = [task for task in given if model.knows_task(task)]
+    if len(tasks) < 2:
         msg = (
-            f"Prototypes can be exchanged between two tasks or more that the model knows; of {', '.join(tasks)} it "
-            f"does not know {', '.join(unknown) or 'none'}. It knows {', '.join(model.config.tasks)}."
+            f"Prototypes can be exchanged between two tasks or more that the model knows, and the prompts are of "
+            f"{', '.join(given)}. It knows {', '.join(model.config.tasks)}: give prompts of these."
         )
         raise TaskError(msg)
     folder = StudyFolder(beside, "prototypes", params=bench.identity(), progress=progress)
-    tables = folder.units({task: lambda task=task: bench.measured(as_task=task) for task in tasks})  # type: ignore[misc]
+    tables = folder.units({task: lambda task=task: bench.measured(as_task=task, tasks=tasks) for task in tasks})  # type: ignore[misc]
     coords = {"task": tasks, "prototype": tasks}
     nll, score = (_matrix(tables, tasks, column=name) for name in ("nll", "score"))
     dominance, p_value = diagonal_dominance(nll, n_permutations=n_permutations, seed=seed)
@@ -94,6 +95,7 @@ def prototype_exchange(
         dominance=dominance,
         p_value=p_value,
         n_permutations=n_permutations,
+        left_out=tuple(task for task in given if task not in tasks),
         tasks=_by_task(tables, tasks, nll, seed=seed),
     )
     matrix = pd.DataFrame(

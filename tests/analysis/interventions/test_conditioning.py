@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 
 from analysis.interventions import prototype_exchange, selection_embedding_effects
 from analysis.interventions.prototypes import diagonal_dominance
-from routing import RecordingError, TaskError
+from routing import RecordingError, Task, TaskError, TaskSet
 from tests.analysis.interventions.makers import bench_of, own_words
 from tests.tiny_systems import tiny_system
 
@@ -65,6 +66,16 @@ def test_prototypes_that_make_the_answers_dominate(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.nll.sel(prototype="t3"), mean[list(TASKS)], rtol=1e-6)
     again = prototype_exchange(bench_of(model, tasks), beside=tmp_path, n_permutations=2000)
     assert again.p_value == found.p_value
+
+
+def test_tasks_without_a_prototype_are_left_out(tmp_path: Path) -> None:
+    model = tiny_system("pha")
+    known = own_words(model, {"choice": "x", "span": "y"}, n_prompts=1)
+    strange = replace(known.prompts[0], id="strange", task="riddle")
+    tasks = TaskSet(tasks=(*known.tasks, Task(name="riddle")), prompts=(*known.prompts, strange))
+    found = prototype_exchange(bench_of(model, tasks), beside=tmp_path)
+    assert found.left_out == ("riddle",)
+    assert found.nll["prototype"].values.tolist() == ["choice", "span"]
 
 
 def test_prototypes_that_are_all_the_same_do_not(tmp_path: Path) -> None:
