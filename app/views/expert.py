@@ -16,6 +16,7 @@ from app import cache, expert_sentences, state
 from app.context_panel import context_panel
 from app.expert_companions import companion_panels, expert_lines
 from app.expert_detail import task_panel, token_table
+from app.expert_knock_out import knock_out_panel
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import snapshots
 from app.sentences import escaped, percent, times
@@ -56,7 +57,12 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     )
     _over_time(trace, within, layer=layer, expert=expert)
     companion_panels(trace, layer=layer, expert=expert)
-    _similar(trace, layer=layer, expert=expert)
+    left, right = st.columns(2, gap="large")
+    with left:
+        _similar(trace, layer=layer, expert=expert)
+    with right:
+        run = cache.run_of(trace)
+        knock_out_panel(trace, layer=layer, expert=expert, run=None if run is None else run.name)
 
 
 def _pick(trace: RoutingTrace, selection: Selection) -> tuple[str, int]:

@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from app.expert_knock_out import effects_of, knock_out_reading
 from app.expert_sentences import steps_reading
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import counted, text_of
@@ -87,3 +88,35 @@ def test_training_is_told_from_first_to_last():
     assert "From 10 % of its layer's work at step 0 to 30 % at step 200" in steps_reading(
         pd.Series({0: 0.1, 200: 0.3}), even=0.125
     ).replace("\u00a0", " ")
+
+
+def test_knock_outs_of_an_expert_are_found_the_smallest_set_first():
+    def effects(name: str, change: float) -> pd.DataFrame:
+        table = pd.DataFrame(
+            {"set": name, "group": ["all", "maths"], "n_prompts": 9, "nll_change": [change, 2 * change]}
+        )
+        return table.assign(low=0.0, high=1.0, random_mean=0.01, p_value=[0.2, 0.04])
+
+    sets = pd.DataFrame(
+        {
+            "set": ["alone", "pair", "pair", "other", "alone"],
+            "random": [0, 0, 0, 0, 1],
+            "layer": "L01",
+            "expert": [3, 3, 4, 5, 6],
+        }
+    )
+    tables = {"sets": sets, "effects": pd.concat([effects("pair", 0.5), effects("alone", 0.3), effects("other", 0.1)])}
+    found = effects_of([tables], layer="L01", expert=3)
+    assert found["set"].tolist() == ["alone", "alone", "pair", "pair"]
+    assert found["n_experts"].tolist() == [1, 1, 2, 2]
+    said = knock_out_reading(found, name="L01·E3")
+    assert "Without L01·E3 the targets cost +0.300 nats a token" in said
+    assert "no more than chance (p = 0.200). Most hurt beyond chance: maths." in said
+    # Expert 6 stands in a random set only.
+    assert effects_of([tables], layer="L01", expert=6).empty
+    assert effects_of([], layer="L01", expert=3).empty
+
+
+def test_without_a_knock_out_the_command_is_there(open_app):
+    page = open_app("expert", {"run": "even", "expert": "L02.E1"})
+    assert any("routescope knock-out even --experts L02·E1" in each.value for each in page.code)
