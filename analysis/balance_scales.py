@@ -13,6 +13,7 @@ from analysis.balance import BALANCE_UNITS, balance_metrics
 from analysis.intervals import interval_95
 from analysis.passes import BatchOrder, batches_of
 from analysis.positions import bin_names, bin_of_position, n_position_bins
+from analysis.rates import draws_of_prompts
 from analysis.scan import By, keyed_blocks, mapped_chunks, prompt_blocks, require_tokens, token_groups
 from analysis.size_effects import chance_of_sizes
 from routing.chunks import Chunk
@@ -56,6 +57,7 @@ def balance_scales(
     References:
         Wang et al. 2024 (batch and global MaxVio); Qiu et al. 2025, "Demons in the Detail" (scale of the balance).
     """
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
     batch_P = batches_of(trace, batch_size=batch_size, order=order, seed=seed)
     n_batches = int(batch_P.max(initial=-1)) + 1
     exists_LE = trace.expert_exists.to_numpy()
@@ -126,6 +128,7 @@ def load_by_position(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int =
     Raises:
         TraceError: the trace holds counts only.
     """
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
     n_bins = n_position_bins(trace)
     shape = (n_bins, trace.n_layers)
     counts_GLE = np.zeros((*shape, trace.n_experts), dtype=np.int64)

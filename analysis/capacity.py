@@ -14,6 +14,7 @@ import xarray as xr
 from analysis.intervals import interval_95
 from analysis.passes import BatchOrder, Passes, passes_of
 from analysis.positions import bin_names, bin_of_position, n_position_bins
+from analysis.rates import draws_of_prompts
 from analysis.scan import keyed_blocks
 from analysis.size_effects import drawn_counts
 from routing.chunks import PHASES
@@ -82,6 +83,7 @@ def capacity_drops(
             "Correct the names."
         )
         raise SelectionError(msg)
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
     passes = passes_of(trace, batch_size=batch_size, order=order, seed=seed)
     of_phase_G = np.ones(len(passes.table), bool) if phase is None else (passes.table["phase"] == phase).to_numpy()
     number_G = np.where(of_phase_G, np.cumsum(of_phase_G) - 1, -1)

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.intervals import interval_95
 from analysis.other_texts import partners
 from analysis.pairing import Pairs, paired_experts, paired_rows
+from analysis.rates import draws_of_prompts
 from analysis.reading import prompt_tokens
 from routing.errors import SelectionError
 from routing.selection import Selection
@@ -50,6 +51,7 @@ def saturation_by_rank(
     References:
         Muennighoff et al. 2024, "OLMoE" (router saturation).
     """
+    n_bootstrap = draws_of_prompts(early, n_bootstrap)
     pairs = paired_rows(early, late)
     shape = (early.n_prompts, early.n_layers, early.top_k)
     kept_PLK, same_PLK = np.zeros((2, *shape), np.int64)
@@ -113,6 +115,7 @@ def churn(before: RoutingTrace, after: RoutingTrace, *, n_bootstrap: int = 200, 
     Raises:
         TraceError: the traces hold different prompts, tokens, layers or top-k.
     """
+    n_bootstrap = draws_of_prompts(before, n_bootstrap)
     pairs = paired_rows(before, after)
     shape = (before.n_prompts, before.n_layers)
     sums_PL = np.zeros(shape)

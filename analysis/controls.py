@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from analysis.nulls import Dealer, PooledNull, q_values
-from analysis.rates import Over, group_of_prompt, mean_over_prompts, type_of_group
+from analysis.rates import Over, draws_of_prompts, group_of_prompt, mean_over_prompts, type_of_group
 from analysis.scan import Phase, keyed_blocks, prompt_blocks, require_tokens
 from analysis.specialization import layer_test
 from routing.chunks import PHASES, Chunk
@@ -86,6 +86,7 @@ def controlled_specialization(
             f"{tokens_a_prompt}. Correct the options."
         )
         raise SelectionError(msg)
+    n_permutations = draws_of_prompts(trace, n_permutations)
     groups, group_P = group_of_prompt(trace, over=over)
     keep = _kept(trace, without_template=without_template, tokens_a_prompt=tokens_a_prompt, phase=phase)
     shape = (len(groups), trace.n_layers, trace.n_experts)

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.balance import balance_metrics
 from analysis.nulls import p_value
 from analysis.passes import batches_of
+from analysis.rates import draws_of_prompts
 from analysis.scan import prompt_blocks
 from routing.trace import RoutingTrace
 
@@ -41,6 +42,7 @@ def load_convergence(
     Raises:
         TraceError: the trace holds counts only.
     """
+    n_permutations = draws_of_prompts(trace, n_permutations)
     place_P = batches_of(trace, batch_size=1)
     lined_up = np.argsort(np.where(place_P < 0, trace.n_prompts, place_P), kind="stable")[: int((place_P >= 0).sum())]
     points = np.unique(np.linspace(0, len(lined_up), min(n_points, len(lined_up)) + 1).round().astype(np.int64))[1:]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.nulls import PooledNull, q_values
-from analysis.rates import prompt_rates
+from analysis.rates import draws_of_prompts, prompt_rates
 from analysis.scan import Phase
 from analysis.stratified import Tested, deal_labels, turn_pairs
 from routing.errors import SelectionError, TraceError
@@ -94,6 +94,7 @@ def differential(
     if within not in ("task", None):
         msg = f"Sets are compared within tasks or as a whole, not within {within!r}. Correct `within`."
         raise SelectionError(msg)
+    n_permutations = draws_of_prompts(trace, n_permutations)
     strata_P = trace.task_of_prompt.astype(np.int64) if within else np.zeros(trace.n_prompts, dtype=np.int64)
     label_P = np.where(mine, 1.0, np.where(theirs, 0.0, np.nan))
     pooled = PooledNull()
@@ -151,6 +152,7 @@ def paired_differential(
             f"have the layers {before.layers} and {after.layers}. Compare traces of the same prompts and routers."
         )
         raise TraceError(msg)
+    n_permutations = draws_of_prompts(before, n_permutations)
     line_up = np.argsort(ids[1], kind="stable")
     place = line_up[np.searchsorted(ids[1][line_up], ids[0])]
     others = {block.layers.start: block.rate_PLE[place] for block in prompt_rates(after, phase=phase)}
@@ -218,6 +220,7 @@ def correctness_link(
             "This trace holds no scores of answers, which a link with correctness needs. Record it with `run` on tasks."
         )
         raise TraceError(msg)
+    n_permutations = draws_of_prompts(trace, n_permutations)
     strata_P = trace.task_of_prompt.astype(np.int64)
     known_P = np.isfinite(score_P)
     for task in np.unique(strata_P):

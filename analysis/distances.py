@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.nulls import p_value, q_values
-from analysis.rates import prompt_rates
+from analysis.rates import draws_of_prompts, prompt_rates
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
 
@@ -49,6 +49,7 @@ def routing_distance(
             "Compare traces of models with the same routers, or select the layers that both have."
         )
         raise TraceError(msg)
+    n_permutations = draws_of_prompts(one, n_permutations)
     ids = tuple(trace.prompts["prompt"].to_numpy(dtype=str) for trace in (one, other))
     paired = len(ids[0]) == len(ids[1]) and set(ids[0]) == set(ids[1])
     rng = np.random.default_rng(seed)

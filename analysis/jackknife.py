@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from analysis.rates import decided_by_task
 from routing.trace import RoutingTrace
 
 __all__ = ["blocks_of_prompts", "jackknife_spread", "two_sided_p"]
@@ -14,9 +15,13 @@ __all__ = ["blocks_of_prompts", "jackknife_spread", "two_sided_p"]
 
 def blocks_of_prompts(trace: RoutingTrace, *, n_blocks: int, seed: int) -> tuple[np.ndarray, int]:
     """(P) block of each prompt, dealt at random so that blocks are equally large, and how many blocks there are."""
-    n_blocks = max(1, min(n_blocks, trace.n_prompts))
-    dealt = np.random.default_rng(seed).permutation(trace.n_prompts) % n_blocks
-    return dealt.astype(np.int32), n_blocks
+    # Where the router decided once a task, its prompts are one observation and stay together.
+    by_task = decided_by_task(trace)
+    n_units = len(trace.tasks) if by_task else trace.n_prompts
+    n_blocks = max(1, min(n_blocks, n_units))
+    dealt = np.random.default_rng(seed).permutation(n_units) % n_blocks
+    block_P = dealt[trace.task_of_prompt] if by_task else dealt
+    return block_P.astype(np.int32), n_blocks
 
 
 def jackknife_spread(left_out_B: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.balance import balance_metrics
+from analysis.rates import draws_of_prompts
 from analysis.scan import count_table, prompt_blocks, require_tokens
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
@@ -47,6 +48,7 @@ def overload_tasks(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int = 0
         share_of_tokens, rate, max_over_mean_without · shares; contributions any, sum 1 over tasks; NaN where the layer
         is perfectly even or routed nothing.
     """
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
     table = count_table(trace, by="task")
     exists_LE = trace.expert_exists.to_numpy()
     counts_SLE, tokens_SL = table.assignments_GLE, table.tokens_GL

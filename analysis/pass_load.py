@@ -13,6 +13,7 @@ import pandas as pd
 from analysis.balance import balance_metrics
 from analysis.nulls import p_value
 from analysis.passes import BatchOrder, Passes, passes_of
+from analysis.rates import draws_of_prompts
 from analysis.scan import Phase, count_table, keyed_blocks, prompt_blocks
 from analysis.size_effects import chance_of_sizes
 from routing.trace import RoutingTrace
@@ -97,6 +98,8 @@ def worst_passes(
         SelectionError: the batch size is below 1, or the order has another name.
         TraceError: the trace holds counts only.
     """
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
+    n_permutations = draws_of_prompts(trace, n_permutations)
     passes = passes_of(trace, batch_size=batch_size, order=order, seed=seed)
     table = _pass_load(trace, passes, seed=seed).reset_index()
     shuffled = _shuffled(trace, passes, n_permutations=n_permutations, seed=seed) if n_permutations else {}

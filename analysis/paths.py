@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.nulls import p_value
 from analysis.other_texts import partners
+from analysis.rates import decided_by_task
 from analysis.scan import mapped_chunks, require_tokens
 from routing.chunks import Chunk
 from routing.errors import SelectionError
@@ -187,12 +188,14 @@ def repetition(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int = 0) ->
 def _paths(trace: RoutingTrace, layers: list[int], *, n_deals: int, seed: int) -> np.ndarray:
     """(1 + N, C) how often each path was taken, and would be with layers read in different texts."""
     n_experts, n_codes = trace.n_experts, trace.n_experts ** len(layers)
+    # Where the router decided once a task, its prompts are one text read many times.
+    by_task = decided_by_task(trace)
 
     def of_chunk(chunk: Chunk) -> np.ndarray:
         assert chunk.experts is not None
         first_TW = chunk.experts[:, layers, 0].astype(np.int64)
         routed = (first_TW < n_experts).all(axis=1)
-        first_TW, prompt_T = first_TW[routed], chunk.prompt[routed]
+        first_TW, prompt_T = first_TW[routed], (chunk.task if by_task else chunk.prompt)[routed]
         rng = np.random.default_rng([seed, chunk.start])
         counts = np.zeros((1 + n_deals, n_codes), np.int64)
         for number in range(1 + n_deals):

@@ -20,6 +20,7 @@ from analysis.placements import (
     linear_placement,
     random_placement,
 )
+from analysis.rates import draws_of_prompts
 from analysis.scan import count_table, keyed_blocks, mapped_chunks, require_tokens
 from routing.chunks import Chunk
 from routing.errors import SelectionError
@@ -129,6 +130,7 @@ def placement_what_if(
             f"{trace.n_prompts}. Record more prompts."
         )
         raise SelectionError(msg)
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
     rows = prompt_halves(trace, seed=seed)
     ids = trace.prompts["prompt"].to_numpy()
     halves = {

@@ -14,7 +14,7 @@ import xarray as xr
 
 from analysis.intervals import interval_95
 from analysis.nulls import PooledNull, p_value, q_values
-from analysis.rates import prompt_rates
+from analysis.rates import draws_of_prompts, prompt_rates
 from analysis.scan import require_tokens
 from analysis.stratified import Tested, deal_labels
 from routing.errors import SelectionError
@@ -118,6 +118,8 @@ def prompt_correlation(
         msg = f"Features are taken within tasks or as a whole, not within {within!r}. Correct `within`."
         raise SelectionError(msg)
     require_tokens(trace, for_what="a correlation over prompts")
+    n_permutations = draws_of_prompts(trace, n_permutations)
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
     table = _checked(prompt_features(trace) if features is None else features, trace)
     rate_PLE = np.concatenate([block.rate_PLE for block in prompt_rates(trace)], axis=1)
     shape = rate_PLE.shape[1:]

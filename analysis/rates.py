@@ -26,6 +26,7 @@ __all__ = [
     "Over",
     "PromptRates",
     "decided_by_task",
+    "draws_of_prompts",
     "group_rates",
     "lift_of",
     "prompt_rates",
@@ -164,6 +165,14 @@ def decided_by_task(trace: RoutingTrace) -> bool:
             for task in range(len(trace.tasks))
         )
     return _DECIDED[trace]
+
+
+def draws_of_prompts(trace: RoutingTrace, n_draws: int) -> int:
+    """So many permutations or draws of prompts, or none where prompts only repeat what was decided for their task.
+
+    A test with prompts as its units has nothing to say there: its p-values and intervals are then missing (NaN).
+    """
+    return 0 if decided_by_task(trace) else n_draws
 
 
 def lift_of(rate_GLE: np.ndarray, *, overall_LE: np.ndarray, n_assignments_GL: np.ndarray) -> np.ndarray:

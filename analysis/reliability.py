@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.controls import controlled_specialization
 from analysis.information import task_information
 from analysis.nulls import p_value
-from analysis.rates import Over, group_of_prompt, mean_over_prompts, prompt_rates
+from analysis.rates import Over, draws_of_prompts, group_of_prompt, mean_over_prompts, prompt_rates
 from analysis.scan import Phase
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
@@ -47,6 +47,8 @@ def split_half(
     References:
         Spearman 1910; Brown 1910.
     """
+    n_splits = draws_of_prompts(trace, n_splits)
+    n_permutations = draws_of_prompts(trace, n_permutations)
     _, group_P = group_of_prompt(trace, over=over)
     rows = []
     for block in prompt_rates(trace):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.passes import BatchOrder, batches_of
+from analysis.rates import draws_of_prompts
 from analysis.router_scores import has_known_scores, score_distribution
 from analysis.scan import mapped_chunks, prompt_blocks, require_tokens
 from routing.chunks import Chunk
@@ -74,6 +75,7 @@ def router_losses(
             'Record again at level "full".'
         )
         raise TraceError(msg)
+    n_bootstrap = draws_of_prompts(trace, n_bootstrap)
     batch_P = batches_of(trace, batch_size=batch_size, order=order, seed=seed)
     score_PLE, z_L, mass_L, tokens_L = _sums(trace)
     n_batches = int(batch_P.max(initial=-1)) + 1

@@ -16,6 +16,7 @@ from analysis.jackknife import blocks_of_prompts, jackknife_spread, two_sided_p
 from analysis.nulls import p_value, q_values
 from analysis.other_texts import partners
 from analysis.placement_study import prompt_halves
+from analysis.rates import decided_by_task
 from analysis.scan import mapped_chunks, require_tokens
 from routing.chunks import Chunk
 from routing.errors import SelectionError
@@ -363,7 +364,7 @@ def _dealt(
     from analysis.kernels import frozen
     from analysis.structure_kernels import count_joint
 
-    n_experts = trace.n_experts
+    n_experts, by_task = trace.n_experts, decided_by_task(trace)
     step = max(1, LARGEST_TABLE // max(1, (1 + n_deals) * n_experts**2))
     for first in range(0, len(pairs), step):
         some = np.array(pairs[first : first + step], dtype=np.int64)
@@ -371,7 +372,9 @@ def _dealt(
         def of_chunk(chunk: Chunk, some: np.ndarray = some) -> np.ndarray:
             everything = frozen(np.zeros(chunk.n_tokens, np.int32))
             rng = np.random.default_rng([seed, chunk.start])
-            rows = [np.arange(chunk.n_tokens), *(partners(chunk.prompt, rng=rng) for _ in range(n_deals))]
+            # Where the router decided once a task, its prompts are one text read many times.
+            text_T = chunk.task if by_task else chunk.prompt
+            rows = [np.arange(chunk.n_tokens), *(partners(text_T, rng=rng) for _ in range(n_deals))]
             experts = frozen(chunk.experts)  # type: ignore[arg-type]
             return np.stack([count_joint(experts, everything, some, ranks_L, 1, n_experts, each)[0] for each in rows])
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,7 +157,7 @@ def _information(trace: RoutingTrace) -> Called:
 
 
 def _split_half(trace: RoutingTrace) -> Called:
-    table = analysis.split_half(trace, n_splits=3, n_permutations=39)
+    table = analysis.split_half(trace, n_splits=2, n_permutations=19)
     return _of_layers(table[["p_value"]], layer="L03", called=table["p_value"] <= 0.05)
 
 
@@ -175,7 +176,7 @@ def _prompt_correlation(trace: RoutingTrace) -> Called:
 
 def _distance(trace: RoutingTrace) -> Called:
     sides = [trace.select(Selection(tasks=tasks)) for tasks in (trace.tasks[:1], trace.tasks[1:])]
-    table = analysis.routing_distance(*sides, n_permutations=PERMUTATIONS)
+    table = analysis.routing_distance(*sides, n_permutations=PERMUTATIONS // 2)
     return _of_layers(table[["p_value"]], layer="L03", called=table["q_value"] <= 0.05)
 
 
@@ -239,7 +240,7 @@ def _convergence(trace: RoutingTrace) -> Called:
 
 
 def _passes(trace: RoutingTrace) -> Called:
-    table = analysis.worst_passes(trace, order="task", batch_size=12, n_bootstrap=0, n_permutations=PERMUTATIONS)
+    table = analysis.worst_passes(trace, order="task", batch_size=12, n_bootstrap=0, n_permutations=PERMUTATIONS // 2)
     table = table.loc["prompt"]
     return _of_layers(table[["p_value"]], layer="L03", called=table["p_value"] <= 0.05)
 
@@ -271,6 +272,14 @@ def study(seed: int, *, strength: float) -> dict[str, Called]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {name: test(trace) for name, (_, test) in TESTS.items()}
+
+
+def _studied(seed: int, strength: float) -> dict[str, Called]:
+    return study(seed, strength=strength)
+
+
+def _report(planted: list[dict[str, Called]], null: list[dict[str, Called]]) -> str:
+    return f"{as_markdown(table_of(planted, null))}\n\n{len(planted)} planted and {len(null)} null traces.\n"
 
 
 def table_of(planted: list[dict[str, Called]], null: list[dict[str, Called]]) -> pd.DataFrame:
@@ -361,19 +370,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--traces", type=int, default=200, help="planted ones, and as many null ones")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--out", type=Path, help="file that is written anew after every ten pairs of traces")
     parser.add_argument("--times", type=int, default=0, metavar="TOKENS", help="time the functions instead")
     asked = parser.parse_args()
     if asked.times:
         print(as_markdown(times(asked.times)))
         return
-    started = time.perf_counter()
-    found = []
+    planted: list[dict[str, Called]] = []
+    null: list[dict[str, Called]] = []
     with ProcessPoolExecutor(asked.jobs) as pool:
-        for first, strength in ((0, 1.0), (1_000_000, 0.0)):
-            seeds = range(first, first + asked.traces)
-            found.append(list(pool.map(partial(study, strength=strength), seeds, chunksize=4)))
-    print(as_markdown(table_of(*found)))
-    print(f"\n{asked.traces} planted and {asked.traces} null traces in {time.perf_counter() - started:.0f} s.")
+        # By turns, so that what has been done so far is always as many of both.
+        seeds = [seed for number in range(asked.traces) for seed in (number, 1_000_000 + number)]
+        strengths = [1.0, 0.0] * asked.traces
+        for number, each in enumerate(pool.map(_studied, seeds, strengths)):
+            (null if number % 2 else planted).append(each)
+            if asked.out and number % 20 == 19:
+                asked.out.write_text(_report(planted, null), "utf-8")
+    if asked.out:
+        asked.out.write_text(_report(planted, null), "utf-8")
+    print(_report(planted, null))
 
 
 if __name__ == "__main__":
