@@ -233,9 +233,13 @@ def _not_seen(study: Mapping[str, Any]) -> str:
 
 
 def _seeds(metrics: Mapping[str, Any], study: Mapping[str, Any] | None) -> str:
-    n = len(study["conditions"]["hypermoe"]["loss"]["written"]) if study else 1
-    seed = metrics["training"]["seed"]
-    return f"This checkpoint is one seed ({seed})" + (f" of the {n} compared above." if n > 1 else ".")
+    training = metrics["training"]
+    told = f"This checkpoint is one seed ({training['seed']})"
+    if study is None:
+        return f"{told}."
+    if training["steps"] != study["steps"]:
+        return f"{told}, of a longer run than those compared above."
+    return f"{told} of the {len(study['conditions']['hypermoe']['loss']['written'])} compared above."
 
 
 def _shown(interval: Mapping[str, Any]) -> str:

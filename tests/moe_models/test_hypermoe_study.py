@@ -178,6 +178,11 @@ def test_the_card_of_one_seed_claims_nothing(tmp_path):
     card = (runs / "u0" / "README.md").read_text()
     assert "c0: one seed, -0.1000; no interval, so nothing is claimed." in card
     assert "One seed: nothing is claimed." in card
+    longer = write_run(tmp_path / "longer", "unselected", 0, 1.0, steps=9000)
+    main(["--runs", str(runs / "u0"), str(runs / "n0"), "--checkpoint", str(longer)])
+    card = (longer / "README.md").read_text()
+    assert "This checkpoint was trained longer than they were, 9,000 steps." in card
+    assert "one seed (0), of a longer run than those compared above" in card
     assert "## What did not appear" not in card
 
 
