@@ -84,6 +84,7 @@ def test_stage_2_needs_the_routes_of_stage_1(ground, tmp_path):
         train(ground, tmp_path, "--stage", "2")
 
 
+@pytest.mark.slow
 def test_controls_and_text_embeddings_are_compared(ground, learned, tmp_path):
     short = ("--metrics-only", "--adapt-steps", "1")
     for routes in ("dense", "average", "task-random", "untrained"):
