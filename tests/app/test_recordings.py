@@ -215,7 +215,7 @@ def said(page) -> str:
 
 
 def test_a_model_that_was_never_recorded_is_offered_beside_the_runs(offered):
-    page = offered("one")
+    page = offered("one", "load")
     assert page.selectbox(key="choice_run").options == ["one", "tiny · not recorded yet"]
 
 
