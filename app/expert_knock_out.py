@@ -16,14 +16,13 @@ __all__ = ["effects_of", "knock_out_panel", "knock_out_reading"]
 _COLUMNS = ("set", "group", "n_prompts", "nll_change", "low", "high", "random_mean", "p_value")
 
 
-def knock_out_panel(trace: RoutingTrace, *, layer: str, expert: int, run: str | None) -> None:
+def knock_out_panel(trace: RoutingTrace, *, layer: str, expert: int) -> None:
     """Draw what the model lost without an expert, where somebody knocked it out.
 
     Args:
         trace: the trace.
         layer: label of the layer.
         expert: number of the expert.
-        run: place of the trace, for the command that makes one.
     """
     # Read anew at each run: a study may end while the page is open, and its tables are small.
     tables = [study.tables for study in stored_studies(trace, name="knock-out")]
@@ -36,7 +35,8 @@ def knock_out_panel(trace: RoutingTrace, *, layer: str, expert: int, run: str | 
             data_popover(lambda: found, key="expert_knock_out")
     if found.empty:
         st.markdown(f"Nobody has knocked {escaped(name)} out yet. With the model at hand:")
-        st.code(f"routescope knock-out {run or 'RUN'} --experts {layer}·E{expert}", language="bash")
+        command = f"routescope knock-out {trace.path or 'RUN'} --experts {layer}·E{expert}"
+        st.code(command, language="bash", wrap_lines=True)
         return
     st.dataframe(
         found,

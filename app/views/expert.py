@@ -61,8 +61,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     with left:
         _similar(trace, layer=layer, expert=expert)
     with right:
-        run = cache.run_of(trace)
-        knock_out_panel(trace, layer=layer, expert=expert, run=None if run is None else run.name)
+        knock_out_panel(trace, layer=layer, expert=expert)
 
 
 def _pick(trace: RoutingTrace, selection: Selection) -> tuple[str, int]:
