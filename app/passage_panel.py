@@ -23,7 +23,7 @@ __all__ = ["Reading", "passage_panel", "picked_layer"]
 
 _SHADES = {
     "expert": "First expert",
-    "group": "Group of experts",
+    "group": "Cluster of experts",
     "margin": "Margin",
     "entropy": "Entropy",
     "nll": "NLL",
@@ -168,7 +168,7 @@ def _shading(
     layers = [str(label) for label in routing["layer"].values]
     first_LT = routing["experts"].to_numpy()[:, :, 0]
     if shade == "group":
-        with st.spinner("Looking for groups of experts …", show_time=True):
+        with st.spinner("Looking for clusters of experts …", show_time=True):
             groups = cache.answer(trace, expert_groups)
         names = _group_names(groups)
         group_LT = np.full(first_LT.shape, -1)
@@ -178,7 +178,7 @@ def _shading(
                 group_LT[number][first_LT[number] == expert] = of.get((label, int(expert)), -1)
         at = layers.index(layer.label)
         sentence = group_reading(group_LT[at], layer=layer.label, names=names)
-        return group_shading(group_LT, layers=layers, names=names, title="Group of first expert"), sentence
+        return group_shading(group_LT, layers=layers, names=names, title="Cluster of first expert"), sentence
     if shade == "change" and base is not None:
         run = next(run for run in cache.runs() if run.name == base)
         traces = {"run": trace, "base": cache.trace_of(run)}
@@ -211,10 +211,10 @@ def _short(trace: RoutingTrace, layer: str, expert: int) -> str:
 
 
 def _group_names(groups) -> list[str]:  # noqa: ANN001 (ExpertGroups, through the cache)
-    """Groups by letter, and the type of tasks that they serve beyond chance."""
+    """Clusters by number, and the type of tasks that they serve beyond chance."""
     names = []
     for group in range(groups.clustering.n_clusters):
-        name = f"group {chr(65 + group % 26)}"
+        name = f"cluster {group + 1}"
         if groups.types is not None and group < groups.types.table.sizes["cluster"]:
             row = groups.types.table.isel(cluster=group)
             there = (row["q_value"] <= 0.05) & (row["mean"] > 0)

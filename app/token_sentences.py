@@ -71,7 +71,7 @@ def group_reading(groups: np.ndarray, *, layer: str, names: Sequence[str]) -> st
     """
     there = groups[groups >= 0]
     if not len(there):
-        return f"No token of this text goes to a group of experts in {escaped(layer)}."
+        return f"No token of this text goes to a cluster of experts in {escaped(layer)}."
     n_of = np.bincount(there, minlength=len(names))
     shares = [
         f"**{escaped(names[group])}** {percent(n_of[group] / len(there))}"
@@ -79,7 +79,7 @@ def group_reading(groups: np.ndarray, *, layer: str, names: Sequence[str]) -> st
         if n_of[group]
     ]
     return (
-        f"In {escaped(layer)} the first experts of this text belong to {and_list(shares)} of its tokens. Groups are "
+        f"In {escaped(layer)} the first experts of this text belong to {and_list(shares)} of its tokens. Clusters are "
         "experts, of any layer, that serve the same tasks; the Tasks view shows and tests them."
     )
 

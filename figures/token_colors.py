@@ -93,8 +93,8 @@ def group_shading(groups: np.ndarray, *, layers: Sequence[str], names: Sequence[
         hues=[hues] * len(layers),
         titles=[f"{title}, {layer}" for layer in layers],
         names=[names.__getitem__] * len(layers),
-        others="further groups",
-        absent="in no group",
+        others="more clusters",
+        absent="in no cluster",
     )
 
 

@@ -196,8 +196,8 @@ def test_another_layer_of_the_selection_is_one_of_those_that_are_offered(open_ap
 def test_tokens_are_colored_by_groups_of_experts(open_app):
     page = open_app("tokens", {"run": "even", "focus": "facts-002", "shade": "group", "layer": "L02"})
     assert not page.exception
-    assert legend(strip(page))["title"] == "Group of first expert, L02"
-    assert "belong to **group" in text_of(page)
+    assert legend(strip(page))["title"] == "Cluster of first expert, L02"
+    assert "belong to **cluster" in text_of(page)
 
 
 def test_a_passage_is_compared_with_another_run(open_app):
