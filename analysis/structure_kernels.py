@@ -109,13 +109,14 @@ def count_joint(experts_TLR, block_T, pair_Q2, ranks_L, n_blocks, n_experts, par
         (B, Q, E, E) uint32.
     """
     found = np.zeros((n_blocks, len(pair_Q2), n_experts, n_experts), np.uint32)
-    for token in range(len(experts_TLR)):
-        block = block_T[token]
-        if block < 0:
-            continue
-        later = partner_T[token]
-        for number in range(len(pair_Q2)):
-            one, other = pair_Q2[number]
+    # One pair of layers after the other: its table stays in the fastest memory.
+    for number in range(len(pair_Q2)):
+        one, other = pair_Q2[number]
+        for token in range(len(experts_TLR)):
+            block = block_T[token]
+            if block < 0:
+                continue
+            later = partner_T[token]
             for rank in range(ranks_L[one]):
                 first = experts_TLR[token, one, rank]
                 if first >= n_experts:

@@ -14,7 +14,7 @@ from routing.trace import RoutingTrace
 
 __all__ = ["context_independence"]
 
-LARGEST_TABLE = 1 << 25
+LARGEST_TABLE = 1 << 22
 """Cells of a layer's table of counts; the most frequent ids that fit are looked at."""
 
 
