@@ -12,6 +12,8 @@ VIEWS = {
     "load": {},
     "map": {"layout": "pca"},
     "tokens": {"focus": "facts-001@3"},
+    "expert": {"expert": "L03.E2"},
+    "groups": {"group_a": "tasks=facts"},
     "unselected": {"layout": "pca", "run": "hyper"},
 }
 CHARTS = ".stPlotlyChart .js-plotly-plot .main-svg"
