@@ -97,9 +97,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of one model, "tiny", that nobody recorded."""
+    """A folder of one model, "tiny", that nobody recorded: of so many layers that recording it outlasts a test."""
     folder = tmp_path_factory.mktemp("models")
-    save_tiny(folder / "tiny", "olmoe", max_position_embeddings=4096)
+    save_tiny(folder / "tiny", "olmoe", max_position_embeddings=4096, hidden_size=64, num_hidden_layers=32)
     (folder / "tiny" / "README.md").write_text("# tiny\n\nIts weights are random. It is there to be recorded.\n")
     return folder
 
