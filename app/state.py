@@ -396,27 +396,23 @@ def revision(key: str, value: Any) -> tuple[int, Any]:
 
 
 def _query() -> dict[str, str]:
-    return dict(st.query_params)
+    # A run of the page that the browser asked for before it showed the last write comes with the URL of before that.
+    seen = dict(st.query_params)
+    superseded, latest = st.session_state.get(_WRITES, ([], {}))
+    now = time.monotonic()
+    early = any(query == seen and now - since < _STALE_SECONDS for query, since in superseded)
+    return dict(latest) if early else seen
 
 
 def _write(changes: Mapping[str, str | None]) -> None:
-    """Change names of the URL, from the callback of a click.
-
-    A click made before the browser has shown what the previous one wrote arrives with the URL of before that; it
-    counts from what was written. Only a click can come too early: going back to that URL runs no callback, and is
-    taken as it comes.
-    """
     now = time.monotonic()
-    superseded, latest = st.session_state.get(_WRITES, ([], {}))
-    superseded = [(query, since) for query, since in superseded if now - since < _STALE_SECONDS]
-    seen = _query()
-    early = any(query == seen for query, _ in superseded)
-    before = latest if early else seen
+    superseded, _ = st.session_state.get(_WRITES, ([], {}))
+    before = _query()
     after = {name: value for name, value in (before | dict(changes)).items() if value}
     if after != before:
-        st.session_state[_WRITES] = ([*superseded, (before, now)], after)
-        _remember(before, after)
-    if after != seen:
+        recent = [(query, since) for query, since in superseded if now - since < _STALE_SECONDS and query != after]
+        st.session_state[_WRITES] = ([*recent, (before, now)], after)
+    if after != dict(st.query_params):
         st.query_params.from_dict(after)
 
 
