@@ -10,7 +10,7 @@ import xarray as xr
 from analysis.adapter_ratio import adapter_ratios
 from analysis.similarity import distinct_adapters, expert_relations, expert_similarities
 from app import adapter_sentences as told
-from app import cache, state
+from app import cache, choices
 from app.adapter_map import LAYOUTS, adapter_projection, map_panel, pick_adapters
 from app.intervention_panels import effects_panel
 from app.map_adapters import adapter_rows, color_of_adapters, described_adapters, selection_of_adapters
@@ -51,12 +51,12 @@ def adapter_panels(trace: RoutingTrace, selection: Selection) -> None:
 
 def _map(trace: RoutingTrace, selection: Selection) -> None:
     assert trace.adapters is not None
-    choices = ["parameters", *trace.adapters.conditioning_rows]
-    values = state.chosen("vector", choices)
-    layout = state.chosen("layout", tuple(LAYOUTS))
-    hue = state.chosen("hue", tuple(_COLORS))
+    kinds = ["parameters", *trace.adapters.conditioning_rows]
+    values = choices.chosen("vector", kinds)
+    layout = choices.chosen("layout", tuple(LAYOUTS))
+    hue = choices.chosen("hue", tuple(_COLORS))
     sites = [site.label for site in trace.adapters.sites if site.made_from == "selected_set"]
-    site = state.chosen("site", [_ALL, *sites])
+    site = choices.chosen("site", [_ALL, *sites])
     sites_table = cache.answer(trace, distinct_adapters)
     projection = adapter_projection(trace, values=values, layout=layout)
     points = described_adapters(trace, projection.points)
@@ -72,13 +72,13 @@ def _map(trace: RoutingTrace, selection: Selection) -> None:
 
     def controls() -> None:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-            words = {name: name.replace("_", " ") for name in choices}
-            state.choose("Described by", choices, name="vector", shown=words.__getitem__)
-            state.choose("Color by", tuple(_COLORS), name="hue", shown=_COLORS.__getitem__)
-            state.choose("Layout", tuple(LAYOUTS), name="layout", shown=LAYOUTS.__getitem__)
+            words = {name: name.replace("_", " ") for name in kinds}
+            choices.choose("Described by", kinds, name="vector", shown=words.__getitem__)
+            choices.choose("Color by", tuple(_COLORS), name="hue", shown=_COLORS.__getitem__)
+            choices.choose("Layout", tuple(LAYOUTS), name="layout", shown=LAYOUTS.__getitem__)
             if len(sites) > 1:
                 with st.container(width=150):
-                    state.choose("Layer", [_ALL, *sites], name="site", kind="select")
+                    choices.choose("Layer", [_ALL, *sites], name="site", kind="select")
 
     chosen = np.flatnonzero(adapter_rows(trace, points, selection))
     map_panel(
@@ -119,7 +119,7 @@ def _likeness(trace: RoutingTrace, selection: Selection) -> None:
         return
     wanted = selection.experts[0][0] if selection.experts else held[-1]
     default = wanted if wanted in held else held[-1]
-    layer = state.chosen("alike", held, default=default)
+    layer = choices.chosen("alike", held, default=default)
     kinds = [name for name in _KINDS if name in tables and _known(tables, name, layer)]
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown(f"#### How alike the experts of {layer} are", width="stretch")
@@ -127,7 +127,7 @@ def _likeness(trace: RoutingTrace, selection: Selection) -> None:
         data_popover(lambda: _similarity_rows(tables), key="unselected_alike")
     if len(held) > 1:
         with st.container(width=420):
-            state.choose("Layer", held, name="alike", default=default, kind="slider", label_visibility="collapsed")
+            choices.choose("Layer", held, name="alike", default=default, kind="slider", label_visibility="collapsed")
     n_experts = trace.layer_facts[trace.layers.index(layer)].n_experts
     names = [f"E{e}" for e in range(n_experts)]
     for column, kind in zip(st.columns(len(kinds), gap="small"), kinds, strict=True):

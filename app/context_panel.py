@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.contexts import ContextOrder, expert_contexts
-from app import cache, sentences, state
+from app import cache, choices, sentences, state
 from app.components.context_list import Context, context_list
 from app.panel import data_popover, definitions_popover, empty
 from figures.theme import OKABE_ITO
@@ -52,7 +52,7 @@ def context_panel(
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.markdown(f"#### {title}", width="stretch")
         orders = [order for order in _ORDERS if order != "nearest" or near is not None]
-        order = state.choose(
+        order = choices.choose(
             "Which contexts",
             orders,
             name="contexts",
@@ -62,7 +62,7 @@ def context_panel(
         )
         role = "selected"
         if trace.n_ranks > trace.layer_facts[trace.layers.index(layer)].top_k:
-            role = state.choose(
+            role = choices.choose(
                 "Role", list(_ROLES), name="role", shown=_ROLES.__getitem__, label_visibility="collapsed"
             )
         definitions_popover(("expert_contexts",), key=key)

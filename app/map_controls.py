@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import map_adapters, map_tokens, state
+from app import choices, map_adapters, map_tokens
 from app.maps import Mapped, MapQuestion
 from routing import RoutingTrace
 
@@ -52,34 +52,34 @@ def controls(trace: RoutingTrace) -> Asked:
         if trace.adapters is not None and len(trace.adapters):
             mapped.append("adapter")
         with st.container(width="content"):
-            of = state.choose("Map of", mapped, name="of", shown=lambda each: f"{each.capitalize()}s")
+            of = choices.choose("Map of", mapped, name="of", shown=lambda each: f"{each.capitalize()}s")
         # What an expert serves beyond chance takes prompts to tell.
         colors = _COLORS[of] if trace.level != "counts" else ("layer", "cluster")
         with st.container(width="content"):
-            color = state.choose("Color by", colors, name="color", shown=_shown)
+            color = choices.choose("Color by", colors, name="color", shown=_shown)
         with st.container(width="content"):
-            method = state.choose("Layout", list(METHODS), name="layout", shown=METHODS.__getitem__)
+            method = choices.choose("Layout", list(METHODS), name="layout", shown=METHODS.__getitem__)
         with st.popover("Parameters", icon=":material/tune:", key="map_parameters"):
-            values = state.choose(
+            values = choices.choose(
                 "Described by",
                 list(values_of(trace, of)),
                 name="values",
                 shown=values_of(trace, of).__getitem__,
                 help="What nearness is measured by.",
             )
-            near = state.choose(
+            near = choices.choose(
                 "Neighbors",
                 _NEIGHBORS,
                 name="near",
                 default="15",
                 help="How many neighbors UMAP tries to keep, and how many the quality is judged by.",
             )
-            apart = state.choose(
+            apart = choices.choose(
                 "Least distance", _DISTANCES, name="apart", default="0.1", help="How close UMAP may put points."
             )
-            seed = state.choose("Seed", _SEEDS, name="seed", help="Another seed, another map; what stays is real.")
+            seed = choices.choose("Seed", _SEEDS, name="seed", help="Another seed, another map; what stays is real.")
             size = (
-                state.choose(
+                choices.choose(
                     "At most",
                     _SIZES,
                     name="size",

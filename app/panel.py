@@ -15,9 +15,9 @@ import streamlit as st
 from app.components.figure_saver import figure_saver
 from app.components.plot_bridge import Click, Range, Tooltip, plot_bridge
 from app.definitions import definition_of
+from app.exchange import component_state
 from app.report.parts import Panel
 from app.sentences import spoken
-from app.state import component_state
 from figures.theme import Mode
 
 __all__ = ["Brush", "data_popover", "definitions_popover", "empty", "mode", "panel", "panels_shown"]

@@ -11,7 +11,7 @@ import streamlit as st
 import xarray as xr
 
 from analysis.passages import passage_changes, passage_routing
-from app import cache, state
+from app import cache, choices, state
 from app.components.token_strip import Column, Marks, Passage, Section, token_strip
 from app.panel import data_popover, definitions_popover, empty, mode
 from app.questions import expert_groups
@@ -64,7 +64,7 @@ def picked_layer(trace: RoutingTrace, selection: Selection) -> LayerFacts:
     facts = {each.label: each for each in _layers(trace, selection)}
     labels = list(facts)
     wanted = selection.experts[0][0] if selection.experts else None
-    return facts[state.chosen("layer", labels, default=wanted if wanted in facts else labels[len(labels) // 2])]
+    return facts[choices.chosen("layer", labels, default=wanted if wanted in facts else labels[len(labels) // 2])]
 
 
 def routing_of(trace: RoutingTrace, prompt: str, *, n_tokens: int) -> xr.Dataset:
@@ -90,7 +90,7 @@ def passage_panel(trace: RoutingTrace, selection: Selection, reading: Reading, *
     experts = _of_layer(routing, layer.label)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="passage_controls"):
         with st.container(width="content"):
-            shade = state.choose("Color by", _known(trace, routing, tokens), name="shade", shown=_SHADES.__getitem__)
+            shade = choices.choose("Color by", _known(trace, routing, tokens), name="shade", shown=_SHADES.__getitem__)
         base = _pick_base(trace) if shade == "change" else None
         st.space("stretch")
         definitions_popover(("margins", "routing_entropy", "passage_changes"), key="passage")
@@ -150,7 +150,7 @@ def _others(trace: RoutingTrace) -> list[str]:
 
 def _pick_base(trace: RoutingTrace) -> str | None:
     with st.container(width=300):
-        chosen = state.choose("Against", [_NO_RUN, *_others(trace)], name="base", kind="select")
+        chosen = choices.choose("Against", [_NO_RUN, *_others(trace)], name="base", kind="select")
     return None if chosen == _NO_RUN else chosen
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import cache, sentences, state
+from app import cache, choices, sentences, state
 from app.chips import selection_chips, selection_tools
-from app.components.theme_watch import theme_watch
+from app.components.page_watch import page_watch
 from app.model_cards import found_models
 from app.offers import Offer, offers
 from app.panel import mode, panels_shown
@@ -55,22 +55,22 @@ def main() -> None:
                 for view in VIEWS:
                     if view.group == group:
                         st.page_link(pages[view.url], query_params=state.link_query(), width="stretch")
-        theme_watch(mode())
+        page_watch(mode(), on_went=state.went)
     chosen.run()
 
 
 def _show(view: View) -> None:
-    choices = offers(cache.runs(), found_models(), cache.recordings().all())
-    if not choices:
+    found = offers(cache.runs(), found_models(), cache.recordings().all())
+    if not found:
         _welcome()
         return
     asked = state.option("run")
-    offer = opened(next((each for each in choices if each.name == asked), choices[0]))
-    labels = {each.name: each.label for each in choices} | {offer.name: offer.label}
+    offer = opened(next((each for each in found if each.name == asked), found[0]))
+    labels = {each.name: each.label for each in found} | {offer.name: offer.label}
     with st.container(key="header", gap="xsmall"):
         bar = st.container(horizontal=True, vertical_alignment="center", gap="xsmall")
         with bar, st.container(width=262):
-            state.choose(
+            choices.choose(
                 "Run", list(labels), name="run", shown=labels.__getitem__, kind="select", label_visibility="collapsed"
             )
         # The picker is drawn before the trace is opened: a run that cannot be read must not lock the app.
@@ -139,7 +139,7 @@ def _task_filter(trace: RoutingTrace, selection: Selection) -> None:
                 ordered = tuple(task for task in trace.tasks if task in together)
                 state.select(replace(selection, tasks=ordered))
 
-            state.choose_several(kind, tasks, key=f"tasks_{kind}", chosen=selection.tasks, on_change=chosen)
+            choices.choose_several(kind, tasks, key=f"tasks_{kind}", chosen=selection.tasks, on_change=chosen)
 
 
 def _layer_filter(trace: RoutingTrace, selection: Selection) -> None:
@@ -150,7 +150,7 @@ def _layer_filter(trace: RoutingTrace, selection: Selection) -> None:
         state.select(replace(selection, layers=picked))
 
     with st.popover(label, icon=":material/layers:", key="filter_layers"):
-        state.choose_several(
+        choices.choose_several(
             "Layers",
             trace.layers,
             key="layers",

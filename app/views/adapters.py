@@ -17,7 +17,7 @@ from analysis.prototypes import (
     retrieval_accuracy,
 )
 from analysis.similarity import adapter_similarity, distinct_adapters
-from app import adapter_sentences, cache, state
+from app import adapter_sentences, cache, choices, state
 from app import prototype_sentences as told
 from app.adapter_map import LAYOUTS, laid_out_or_waiting, map_panel
 from app.adapter_panels import ratio_panel
@@ -70,7 +70,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
 
 
 def _instances(trace: RoutingTrace, selection: Selection) -> None:
-    layout, hue = state.chosen("layout", tuple(LAYOUTS)), state.chosen("hue", tuple(_HUES))
+    layout, hue = choices.chosen("layout", tuple(LAYOUTS)), choices.chosen("hue", tuple(_HUES))
     projection = laid_out_or_waiting(
         layout,
         made=lambda: instances_or_job(trace, seed=0, jobs=cache.jobs()),
@@ -104,8 +104,8 @@ def _instances(trace: RoutingTrace, selection: Selection) -> None:
 
     def controls() -> None:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-            state.choose("Color by", tuple(_HUES), name="hue", shown=_HUES.__getitem__)
-            state.choose("Layout", tuple(LAYOUTS), name="layout", shown=LAYOUTS.__getitem__)
+            choices.choose("Color by", tuple(_HUES), name="hue", shown=_HUES.__getitem__)
+            choices.choose("Layout", tuple(LAYOUTS), name="layout", shown=LAYOUTS.__getitem__)
 
     with st.spinner("Asking whether tasks lie apart …"):
         grouping = cache.answer(trace, instance_grouping)
@@ -202,7 +202,7 @@ def _centers(trace: RoutingTrace, selection: Selection) -> None:
 def _likeness(trace: RoutingTrace) -> None:
     assert trace.adapters is not None
     sites = [site.label for site in trace.adapters.sites if site.made_from in ("task", "instance")]
-    site = state.chosen("site", sites, default=sites[-1])
+    site = choices.chosen("site", sites, default=sites[-1])
     table = cache.answer(trace, adapter_similarity, site=site, most_items=_MOST_ALIKE)
     keys = [str(key) for key in table["key"].values]
     has_prototypes = "prototype" in trace.vectors
@@ -217,7 +217,7 @@ def _likeness(trace: RoutingTrace) -> None:
         alike = alike.sel(prototype=shared, other=shared).to_numpy().copy()
     if len(sites) > 1:
         with st.container(width=420):
-            state.choose("Adapters at", sites, name="site", default=sites[-1], kind="slider")
+            choices.choose("Adapters at", sites, name="site", default=sites[-1], kind="slider")
     adapters = table.to_numpy().copy()
     pictures = [(f"adapters are at {site}", adapters, "adapters_alike", "adapter_similarity")]
     if alike is not None:

@@ -12,7 +12,7 @@ from analysis.experts import expert_profile
 from analysis.load import activation_rate, expert_load
 from analysis.single_expert import load_over_run, similar_experts
 from analysis.specialization import specialization
-from app import cache, expert_sentences, state
+from app import cache, choices, expert_sentences, state
 from app.context_panel import context_panel
 from app.expert_companions import companion_panels, expert_lines
 from app.expert_detail import task_panel, token_table
@@ -90,11 +90,11 @@ def _pick(trace: RoutingTrace, selection: Selection) -> tuple[str, int]:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="pick_expert"):
         st.markdown(f"## {escaped(expert_name(layer, expert, names=trace.expert_names))}", width="content")
         with st.container(width=130):
-            state.choose_one(
+            choices.choose_one(
                 "Layer", trace.layers, key="page_layer", chosen=layer, on_change=lambda label: go(label, expert)
             )
         with st.container(width=180):
-            state.choose_one(
+            choices.choose_one(
                 f"Expert · of {sizes[layer]}",
                 range(sizes[layer]),
                 key="page_expert",

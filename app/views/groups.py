@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.differential import differential
-from app import cache, groups, state
+from app import cache, choices, groups, state
 from app.components.plot_bridge import Click
 from app.expert_companions import expert_lines
 from app.panel import empty, mode, panel
@@ -31,7 +31,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         empty("No group is made yet.", "Select tasks or prompts, and make them group A with “A | B” at the top.")
         return
     one, other = made.get("A") or made["B"], made.get("B") if "A" in made else None
-    within = state.chosen("compared", _WITHIN)
+    within = choices.chosen("compared", _WITHIN)
     try:
         with st.spinner("Comparing the groups …", show_time=True):
             table = cache.answer(
@@ -86,7 +86,7 @@ def _query(group: Selection) -> Query:
 
 
 def _controls() -> None:
-    state.choose(
+    choices.choose(
         "Prompts are compared with those of",
         _WITHIN,
         name="compared",

@@ -10,7 +10,7 @@ import xarray as xr
 
 from analysis.experts import expert_profile
 from analysis.load import expert_load, idle_experts, load_balance
-from app import cache, sentences, state
+from app import cache, choices, sentences, state
 from app.components.plot_bridge import Click
 from app.links import expert_link
 from app.panel import data_popover, definitions_popover, empty, mode, panel
@@ -37,7 +37,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     if balance["max_over_mean"].isna().all():
         empty("No token of this selection was routed.", "Clear a task or a layer above.")
         return
-    threshold = float(state.chosen("uneven", _THRESHOLDS, default="1.5"))
+    threshold = float(choices.chosen("uneven", _THRESHOLDS, default="1.5"))
     other = _other(trace, within)
     load = cache.answer(trace, expert_load, within=within)
     _heatmap(trace, selection, load=load, balance=balance, threshold=threshold, other=other)
@@ -99,7 +99,7 @@ def _heatmap(
 
     def controls() -> None:
         with st.container(horizontal=True, gap="large"):
-            state.choose(
+            choices.choose(
                 "A layer is uneven above",
                 _THRESHOLDS,
                 name="uneven",
@@ -109,7 +109,7 @@ def _heatmap(
             )
             if others := _others(trace):
                 with st.container(width=360):
-                    state.choose("Compare with", [_NO_RUN, *others], name="base", kind="select")
+                    choices.choose("Compare with", [_NO_RUN, *others], name="base", kind="select")
 
     panel(
         "Load of every expert against the even share of its layer",

@@ -10,7 +10,7 @@ import streamlit as st
 from analysis.findings import Finding, findings
 from analysis.findings.control import LEVEL
 from analysis.scores import task_scores
-from app import cache, sentences, state
+from app import cache, choices, sentences
 from app.links import view_link
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.questions import findings_since
@@ -133,7 +133,7 @@ def _earlier(trace: RoutingTrace) -> RoutingTrace | None:
         return None
     steps = ["none", *earlier]
     shown = {"none": "nothing earlier"} | {step: f"step {int(step):,}" for step in earlier}
-    step = state.choose("Compared with", steps, name="since", shown=shown.__getitem__, kind="select")
+    step = choices.choose("Compared with", steps, name="since", shown=shown.__getitem__, kind="select")
     return None if step == "none" else cache.trace_of(earlier[step])
 
 

@@ -14,7 +14,7 @@ import xarray as xr
 from analysis.correlation import feature_correlation
 from analysis.route_dynamics import route_dynamics
 from analysis.routes import RouteGrouping, RouteMode, route_grouping, route_similarity, route_usage, task_routes
-from app import cache, state, task_sentences
+from app import cache, choices, state, task_sentences
 from app import route_sentences as told
 from app.components.plot_bridge import Click
 from app.links import view_link
@@ -56,7 +56,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         empty("This run holds no prompt yet.", "Let the recording run on, and reload the page.")
         return
     modes = ["recorded", *(name for name in _MODES if name in trace.vectors)]
-    asked = cast(RouteMode, state.chosen("routes", modes))
+    asked = cast(RouteMode, choices.chosen("routes", modes))
     grouping = cache.answer(trace, route_grouping, mode=asked)
     _map(trace, selection, grouping, modes=modes, asked=asked)
     left, right = st.columns(2, gap="large")
@@ -71,7 +71,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
 def _map(
     trace: RoutingTrace, selection: Selection, grouping: RouteGrouping, *, modes: list[str], asked: RouteMode
 ) -> None:
-    order = state.chosen("rows", tuple(_ORDERS))
+    order = choices.chosen("rows", tuple(_ORDERS))
     routes = cache.answer(trace, task_routes, mode=asked)
     routes = routes.sel(
         layer=[label for label in routes["layer"].values if label in (selection.layers or trace.layers)]
@@ -88,7 +88,7 @@ def _map(
     def controls() -> None:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
             if len(modes) > 1:
-                state.choose(
+                choices.choose(
                     "Routes",
                     modes,
                     name="routes",
@@ -96,7 +96,7 @@ def _map(
                     help="As recorded: means over the prompts of a task. The others are read off the router for every "
                     "task that it knows, in its own mode and temperature, or noise-free at temperature 1.",
                 )
-            state.choose("Order of tasks", tuple(_ORDERS), name="rows", shown=_ORDERS.__getitem__)
+            choices.choose("Order of tasks", tuple(_ORDERS), name="rows", shown=_ORDERS.__getitem__)
 
     panel(
         "Share of each layer that a task gives each expert",
@@ -245,7 +245,7 @@ def _dynamics(trace: RoutingTrace, selection: Selection) -> None:
 
 def _snapshot(found: Snapshots, selection: Selection) -> None:
     steps = list(found.traces)
-    step = int(state.chosen("step", [str(each) for each in steps], default=str(steps[-1])))
+    step = int(choices.chosen("step", [str(each) for each in steps], default=str(steps[-1])))
     trace = found.traces[step]
     routes = cache.answer(trace, task_routes, mode="route_softmax_t1")
     rows: Sequence[str] = list(trace.tasks)
@@ -262,7 +262,7 @@ def _snapshot(found: Snapshots, selection: Selection) -> None:
         ),
         table=lambda: _rows(routes),
         definitions=("task_routes",),
-        controls=lambda: state.choose(
+        controls=lambda: choices.choose(
             "Step", [str(each) for each in steps], name="step", default=str(steps[-1]), kind="slider"
         ),
     )

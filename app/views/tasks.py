@@ -12,7 +12,7 @@ import xarray as xr
 from analysis.correlation import feature_correlation
 from analysis.load import expert_load
 from analysis.specialization import specialization
-from app import cache, state, task_sentences
+from app import cache, choices, state, task_sentences
 from app.components.plot_bridge import Click, Range, Tooltip
 from app.expert_detail import expert_detail
 from app.panel import empty, mode, panel
@@ -50,10 +50,10 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         empty("This run holds no tokens of any task.", "Record a set of tasks: `routescope record MODEL --tasks …`.")
         return
     asked = Asked(
-        values=state.chosen("values", _VALUES),
-        over=state.chosen("over", _OVER),
-        rows=state.chosen("rows", tuple(ROWS)),
-        columns=state.chosen("columns", tuple(COLUMNS)),
+        values=choices.chosen("values", _VALUES),
+        over=choices.chosen("over", _OVER),
+        rows=choices.chosen("rows", tuple(ROWS)),
+        columns=choices.chosen("columns", tuple(COLUMNS)),
     )
     _heatmap(trace, selection, asked)
     if selection.experts:
@@ -159,7 +159,7 @@ def _controls(trace: RoutingTrace, selection: Selection, *, zoomed: bool) -> Non
         state.select(replace(selection, layers=() if layer == _ALL_LAYERS else (layer,)))
 
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        state.choose(
+        choices.choose(
             "Color",
             _VALUES,
             name="values",
@@ -167,17 +167,17 @@ def _controls(trace: RoutingTrace, selection: Selection, *, zoomed: bool) -> Non
             help="Lift: use by the task over use by all. Rate: share of the task's tokens that choose the expert. "
             "Load: share of the layer's work for the task.",
         )
-        state.choose("Rows", _OVER, name="over", shown=_OVER_NAMES.__getitem__)
+        choices.choose("Rows", _OVER, name="over", shown=_OVER_NAMES.__getitem__)
         for label, name, orders in (("Order of rows", "rows", ROWS), ("Order of experts", "columns", COLUMNS)):
             with st.container(width=160):
-                state.choose(label, tuple(orders), name=name, shown=orders.__getitem__, kind="select")
+                choices.choose(label, tuple(orders), name=name, shown=orders.__getitem__, kind="select")
         with st.container(width=130):
             current = selection.layers[0] if len(selection.layers) == 1 else _ALL_LAYERS
-            state.pick(
+            choices.choose_one(
                 "Layer",
                 [_ALL_LAYERS, *trace.layers],
                 key="one_layer",
-                value=current,
+                chosen=current,
                 on_change=layer_picked,
             )
         if zoomed:

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.reading import prompt_tokens
-from app import cache, state
+from app import cache, choices, state
 from app.context_panel import context_panel
 from app.panel import empty
 from app.passage_panel import Reading, passage_panel, picked_layer, routing_of
@@ -70,7 +70,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
 
 def _asked(trace: RoutingTrace, *, layer: str) -> tuple[Kind, str, tuple[str, int] | None]:
     """What is looked for: kind, text, and the expert that it names."""
-    kind: Kind = state.chosen("in", tuple(KINDS))
+    kind: Kind = choices.chosen("in", tuple(KINDS))
     text = (state.option("find") or "").strip()
     return kind, text, asked_expert(trace, text, layer=layer) if kind == "expert" else None
 
@@ -81,14 +81,14 @@ def _pick_prompt(
     table = trace.prompts
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="pick_prompt"):
         with st.container(width=120):
-            state.choose("Find", tuple(KINDS), name="in", shown=KINDS.__getitem__, kind="select")
+            choices.choose("Find", tuple(KINDS), name="in", shown=KINDS.__getitem__, kind="select")
         with st.container(width=190):
-            state.search("What to find", name="find", placeholder=_PLACEHOLDERS[kind])
+            choices.search("What to find", name="find", placeholder=_PLACEHOLDERS[kind])
         known = cache.answer(trace, outcomes)
         outcome: Outcome = "all"
         if len(known) > 1:
             with st.container(width="content"):
-                outcome = state.choose("Answers", known, name="outcome", shown=str.capitalize)
+                outcome = choices.choose("Answers", known, name="outcome", shown=str.capitalize)
         rows = cache.answer(
             trace,
             found_prompts,
@@ -101,16 +101,16 @@ def _pick_prompt(
         )
         focus = selection.focus.prompt if selection.focus else None
         focused = next(iter(table.index[table["prompt"] == focus]), None)
-        choices = choices_around(rows, focus=focused, most=_MOST_CHOICES)
-        if not choices:
+        offered = choices_around(rows, focus=focused, most=_MOST_CHOICES)
+        if not offered:
             empty("No prompt is like that.", "Clear the search, or take tasks out of the selection.")
             return None
-        chosen = choices[0] if focused is None else focused
-        labels = prompt_labels(trace, rows=choices)
+        chosen = offered[0] if focused is None else focused
+        labels = prompt_labels(trace, rows=offered)
         with st.container(width="stretch"):
-            state.choose_one(
+            choices.choose_one(
                 f"Prompt · {len(rows):,} of {len(table):,}",
-                choices,
+                offered,
                 key="prompt",
                 chosen=chosen,
                 on_change=lambda row: _go_to(table, row, selection),
@@ -118,8 +118,8 @@ def _pick_prompt(
             )
         with st.container(horizontal=True, gap="xxsmall", width="content"):
             for label, icon, step in (("Previous prompt", "left", -1), ("Next prompt", "right", 1)):
-                place = choices.index(chosen) + step
-                there = 0 <= place < len(choices)
+                place = offered.index(chosen) + step
+                there = 0 <= place < len(offered)
                 st.button(
                     label,
                     icon=f":material/chevron_{icon}:",
@@ -127,15 +127,15 @@ def _pick_prompt(
                     help=label,
                     disabled=not there,
                     on_click=_go_to,
-                    args=(table, choices[place] if there else chosen, selection),
+                    args=(table, offered[place] if there else chosen, selection),
                 )
     if kind == "expert" and text and expert is None:
         st.caption(f"No expert is named so here; one of this run is {expert_name(trace.layers[-1], 0)}.")
     elif kind != "text" and text and rows:
         most = "largest share" if kind == "expert" else "most finds"
         st.caption(f"Prompts with the {most} come first.")
-    if len(rows) > len(choices):
-        st.caption(f"The list holds {len(choices)} of {len(rows):,} matching prompts; search to narrow it.")
+    if len(rows) > len(offered):
+        st.caption(f"The list holds {len(offered)} of {len(rows):,} matching prompts; search to narrow it.")
     return table.loc[chosen]
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from analysis.confidence import margins, routing_entropy
 from analysis.runners_up import near_ties, runner_up_matrix
-from app import cache, state
+from app import cache, choices, state
 from app import unselected_sentences as told
 from app.adapter_panels import adapter_panels
 from app.components.plot_bridge import Click
@@ -81,7 +81,7 @@ def _confidence(trace: RoutingTrace, within: Selection) -> None:
 
 
 def _ties(trace: RoutingTrace, selection: Selection, within: Selection) -> None:
-    margin = float(state.chosen("tie", _WITHIN, default="0.01"))
+    margin = float(choices.chosen("tie", _WITHIN, default="0.01"))
     layers = cache.answer(trace, near_ties, within=within, by=None, at_most=margin)
     tasks = cache.answer(trace, near_ties, within=within, by="task", at_most=margin)
     shares = tasks["share"].unstack("layer").reindex(columns=list(layers.index))
@@ -115,7 +115,7 @@ def _ties(trace: RoutingTrace, selection: Selection, within: Selection) -> None:
         table=lambda: tasks.reset_index(),
         definitions=("near_ties",),
         on_click=clicked,
-        controls=lambda: state.choose(
+        controls=lambda: choices.choose(
             "A tie is a margin of at most",
             _WITHIN,
             name="tie",
@@ -131,8 +131,8 @@ def _second(trace: RoutingTrace, selection: Selection, within: Selection) -> Non
     if not labels:
         return
     wanted = selection.experts[0][0] if selection.experts else labels[len(labels) // 2]
-    layer = state.chosen("layer", labels, default=wanted if wanted in labels else labels[0])
-    shown = state.chosen("second", tuple(_SECOND))
+    layer = choices.chosen("layer", labels, default=wanted if wanted in labels else labels[0])
+    shown = choices.chosen("second", tuple(_SECOND))
     table = cache.answer(trace, runner_up_matrix, within=replace(within, layers=()), layer=layer)
     names = [_short(trace, layer, int(e)) for e in table["expert"].values]
     lift = table["lift"].to_numpy()
@@ -158,9 +158,9 @@ def _second(trace: RoutingTrace, selection: Selection, within: Selection) -> Non
             with st.container(width=420 if len(labels) > 1 else "content"):
                 kind = "slider" if len(labels) > 1 else "segmented"
                 default = wanted if wanted in labels else labels[0]
-                state.choose("Layer", labels, name="layer", default=default, kind=kind)
+                choices.choose("Layer", labels, name="layer", default=default, kind=kind)
             with st.container(width="content"):
-                state.choose("Color", tuple(_SECOND), name="second", shown=_SECOND.__getitem__)
+                choices.choose("Color", tuple(_SECOND), name="second", shown=_SECOND.__getitem__)
 
     picked = [e for label, e in selection.experts if label == layer]
     panel(

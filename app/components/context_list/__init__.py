@@ -12,7 +12,7 @@ from typing import Any
 
 import streamlit as st
 
-from app.state import component_state
+from app.exchange import component_state
 from figures.pieces import shown_piece
 
 __all__ = ["Context", "context_list"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.state import component_state
+from app.exchange import component_state
 
 __all__ = ["Click", "Range", "Tooltip", "bridge_key", "plot_bridge"]
 

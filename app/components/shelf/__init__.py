@@ -11,7 +11,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.state import component_state
+from app.exchange import component_state
 
 __all__ = ["shelf"]
 

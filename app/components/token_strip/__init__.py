@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app.state import component_state, heard, revision
+from app.exchange import component_state, heard, revision
 from figures.pieces import shown_piece
 from figures.token_colors import Shading
 

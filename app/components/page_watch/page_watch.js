@@ -1,5 +1,6 @@
 // Asks for a new run when the reader changes between light and dark: Streamlit repaints its own parts without one,
 // and would leave our figures in the look of before. It calls this function again whenever the theme changes.
+// And says when the reader goes back or forward: a run by itself may also come with an old URL because it is late.
 
 function lookOf(element) {
   const color = getComputedStyle(element).getPropertyValue("--st-background-color").trim();
@@ -12,4 +13,8 @@ function lookOf(element) {
 export default function ({ parentElement, data, setTriggerValue }) {
   const look = lookOf(parentElement.host ?? parentElement);
   if (look && look !== data.drawn) setTriggerValue("look", look);
+
+  const went = () => setTriggerValue("went", window.location.search);
+  window.addEventListener("popstate", went);
+  return () => window.removeEventListener("popstate", went);
 }

@@ -1,0 +1,179 @@
+"""Widgets whose value stands in the URL: each is set from it before it is drawn, and writes to it in its callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from app.sentences import escaped
+from app.state import option, set_options
+
+__all__ = ["choose", "choose_one", "choose_several", "chosen", "search", "toggle"]
+
+T = TypeVar("T")
+
+
+def chosen(name: str, choices: Sequence[T], *, default: T | None = None, text: Callable[[T], str] = str) -> T:
+    """What `choose` of the same arguments would give, for where the widget stands further down the page."""
+    by_text = {text(choice): choice for choice in choices}
+    return by_text.get(option(name) or "", choices[0] if default is None else default)
+
+
+def choose(
+    label: str,
+    choices: Sequence[T],
+    *,
+    name: str,
+    default: T | None = None,
+    text: Callable[[T], str] = str,
+    shown: Callable[[T], str] | None = None,
+    kind: str = "segmented",
+    help: str | None = None,  # noqa: A002 (Streamlit's word)
+    label_visibility: str = "visible",
+) -> T:
+    """One of a few choices, kept in the URL under `name`.
+
+    Args:
+        label: what the choice is about.
+        choices: what there is to choose from, at least one.
+        name: name in the URL, one for each choice of the app.
+        default: what holds where the URL says nothing; the first choice where it is None.
+        text: a choice as the URL writes it.
+        shown: a choice as the page writes it; as the URL does, where it is None.
+        kind: "segmented" for up to five choices side by side, "select" for a list, "slider" for many in order.
+        help: what to know before choosing.
+        label_visibility: "visible", "hidden" or "collapsed".
+
+    Returns:
+        the choice; the default where the URL names none that exists.
+    """
+    fallback = choices[0] if default is None else default
+    value = chosen(name, choices, default=fallback, text=text)
+    key = f"choice_{name}"
+
+    def changed() -> None:
+        picked = st.session_state[key]
+        set_options(**{name: None if picked is None or picked == fallback else text(picked)})
+
+    _seed(key, value)
+    common: dict[str, Any] = {
+        "key": key,
+        "on_change": changed,
+        "format_func": shown or text,
+        "help": help,
+        "label_visibility": label_visibility,
+    }
+    if kind == "segmented":
+        # Streamlit reads Markdown in the labels of buttons, though not in those of lists.
+        common["format_func"] = lambda choice: escaped((shown or text)(choice))
+        st.segmented_control(label, list(choices), required=True, **common)
+    elif kind == "slider":
+        st.select_slider(label, list(choices), **common)
+    else:
+        st.selectbox(label, list(choices), **common)
+    return value
+
+
+def choose_several(
+    label: str,
+    choices: Sequence[str],
+    *,
+    key: str,
+    chosen: Iterable[str],
+    on_change: Callable[[tuple[str, ...]], None],
+    shown: Callable[[str], str] = str,
+    label_visibility: str = "visible",
+) -> None:
+    """Pills, any number of which may be on; what is on is decided by the caller, from the URL.
+
+    Args:
+        label: what the choice is about.
+        choices: what there is to choose from.
+        key: of this widget.
+        chosen: which of them are on.
+        on_change: called with those that are on after a click.
+        shown: a choice as the page writes it.
+        label_visibility: "visible", "hidden" or "collapsed".
+    """
+    on = [choice for choice in choices if choice in set(chosen)]
+    _seed(key, on)
+    # A task's name comes from a file: Streamlit would read Markdown in it, and fetch the pictures that it names.
+    st.pills(
+        escaped(label),
+        list(choices),
+        selection_mode="multi",
+        key=key,
+        format_func=lambda choice: escaped(shown(choice)),
+        label_visibility=label_visibility,
+        on_change=lambda: on_change(tuple(st.session_state[key])),
+    )
+
+
+def choose_one(
+    label: str,
+    choices: Sequence[T],
+    *,
+    key: str,
+    chosen: T,
+    on_change: Callable[[T], None],
+    shown: Callable[[T], str] = str,
+    label_visibility: str = "visible",
+) -> None:
+    """One of a long list; which one it is is decided by the caller, from the URL.
+
+    Args:
+        label: what the choice is about.
+        choices: what there is to choose from.
+        key: of this widget.
+        chosen: which of them it is.
+        on_change: called with the choice after a click.
+        shown: a choice as the page writes it.
+        label_visibility: "visible", "hidden" or "collapsed".
+    """
+    _seed(key, chosen)
+    st.selectbox(
+        label,
+        list(choices),
+        key=key,
+        format_func=shown,
+        label_visibility=label_visibility,
+        on_change=lambda: on_change(st.session_state[key]),
+    )
+
+
+def search(label: str, *, name: str, placeholder: str = "") -> str:
+    """A text to look for, kept in the URL under `name`.
+
+    Returns:
+        what was typed, without blanks around it; empty where nothing was.
+    """
+    value = option(name) or ""
+    key = f"search_{name}"
+
+    def changed() -> None:
+        set_options(**{name: st.session_state[key].strip() or None})
+
+    _seed(key, value)
+    st.text_input(label, key=key, on_change=changed, placeholder=placeholder)
+    return value
+
+
+def toggle(label: str, *, name: str, default: bool = False, help: str | None = None) -> bool:  # noqa: A002
+    """A switch, kept in the URL under `name` as "1" or "0"."""
+    value = option(name, "1" if default else "0") == "1"
+    key = f"toggle_{name}"
+
+    def changed() -> None:
+        on = bool(st.session_state[key])
+        set_options(**{name: None if on == default else str(int(on))})
+
+    _seed(key, value)
+    st.toggle(label, key=key, on_change=changed, help=help)
+    return value
+
+
+def _seed(key: str, value: Any) -> None:
+    if key not in st.session_state or st.session_state[key] != value:
+        st.session_state[key] = value
