@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from hooks.knock_out import LOWEST, LOWEST_IN_HALF, PRODUCTS
+from hooks.router_products import lowest, router_products_changed, site_number
 from hooks.sites import Site, attach_taps
 from hooks.taps import Reading
 from routing import RecordingError, expert_name
@@ -47,13 +45,9 @@ def experts_barred(model: nn.Module, sites: Sequence[Site], barred: Sequence[Bar
         RecordingError: a layer is not there, or a router chose what was barred (a selection bias brought it back);
             the latter at the end.
     """
-    labels = [site.facts.label for site in sites]
     by_site: dict[int, list[Barred]] = {}
     for each in barred:
-        if each.layer not in labels:
-            msg = f"There is no router {each.layer!r}; the model has {', '.join(labels)}. Name one of these."
-            raise RecordingError(msg)
-        by_site.setdefault(labels.index(each.layer), []).append(each)
+        by_site.setdefault(site_number(sites, each.layer), []).append(each)
     disobeyed: dict[int, Tensor] = {}
 
     def check(number: int, reading: Reading) -> None:
@@ -64,7 +58,7 @@ def experts_barred(model: nn.Module, sites: Sequence[Site], barred: Sequence[Bar
 
     with ExitStack() as opened:
         for number, mine in by_site.items():
-            opened.enter_context(_barring(sites[number], mine))
+            opened.enter_context(router_products_changed(sites[number], _barring(mine)))
         for handle in attach_taps(model, list(sites), check):
             opened.callback(handle.remove)
         yield
@@ -80,38 +74,14 @@ def experts_barred(model: nn.Module, sites: Sequence[Site], barred: Sequence[Bar
             raise RecordingError(msg)
 
 
-@contextmanager
-def _barring(site: Site, barred: Sequence[Barred]) -> Iterator[None]:
-    router, mine = site.tap.router, site.tap.router.__dict__.get("forward")
-    forward: Callable[..., Any] = router.forward
+def _barring(barred: Sequence[Barred]) -> Callable[[Tensor], Tensor]:
+    """Return what puts single entries of a product, one a barred choice, at the bottom."""
 
-    def masked(*args: Any, **kwargs: Any) -> Any:
-        with _Barring(site.facts.n_experts, barred):
-            return forward(*args, **kwargs)
+    def change(product: Tensor) -> Tensor:
+        rows = torch.tensor([each.row for each in barred], device=product.device)
+        columns = torch.tensor([each.expert for each in barred], device=product.device)
+        flat = product.reshape(-1, product.shape[-1]).clone()
+        flat[rows, columns] = lowest(product)
+        return flat.view(product.shape)
 
-    router.forward = masked
-    try:
-        yield
-    finally:
-        if mine is None:
-            del router.forward
-        else:
-            router.forward = mine
-
-
-class _Barring(TorchFunctionMode):
-    """Products with a column for every expert come out with single entries at the bottom."""
-
-    def __init__(self, n_experts: int, barred: Sequence[Barred]) -> None:
-        super().__init__()
-        self._n_experts, self._barred = n_experts, barred
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func in PRODUCTS and isinstance(out, Tensor) and out.dim() and out.shape[-1] == self._n_experts:
-            rows = torch.tensor([each.row for each in self._barred], device=out.device)
-            columns = torch.tensor([each.expert for each in self._barred], device=out.device)
-            flat = out.reshape(-1, self._n_experts).clone()
-            flat[rows, columns] = LOWEST_IN_HALF if out.dtype == torch.float16 else LOWEST
-            return flat.view(out.shape)
-        return out
+    return change

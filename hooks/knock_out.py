@@ -7,15 +7,13 @@ read by the taps all the while: an expert that was selected after all is an erro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
+from hooks.router_products import lowest, router_products_changed, site_number
 from hooks.sites import Site, attach_taps
 from hooks.taps import Reading
 from hooks.taps.retriever import RetrieverTap
@@ -24,20 +22,7 @@ from routing import RecordingError, expert_name
 
 __all__ = ["experts_knocked_out"]
 
-PRODUCTS: frozenset[Any] = frozenset(
-    {
-        functional.linear,
-        torch.matmul,
-        torch.mm,
-        torch.addmm,
-        torch.bmm,
-        torch.einsum,
-        Tensor.matmul,
-        Tensor.__matmul__,
-        Tensor.mm,
-    }
-)
-LOWEST, LOWEST_IN_HALF, LOWEST_BIAS = -1e30, -6e4, -1e9
+LOWEST_BIAS, LOWEST_BIAS_IN_HALF = -1e9, -6e4
 
 
 @contextmanager
@@ -85,13 +70,9 @@ def experts_knocked_out(model: nn.Module, sites: Sequence[Site], experts: Sequen
 
 
 def _by_site(sites: Sequence[Site], experts: Sequence[tuple[str, int]]) -> dict[int, list[int]]:
-    labels = [site.facts.label for site in sites]
     found: dict[int, list[int]] = {}
     for label, expert in experts:
-        if label not in labels:
-            msg = f"There is no router {label!r}; the model has {', '.join(labels)}. Name one of these."
-            raise RecordingError(msg)
-        number = labels.index(label)
+        number = site_number(sites, label)
         if not 0 <= expert < sites[number].facts.n_experts:
             msg = f"{label} has experts 0 to {sites[number].facts.n_experts - 1}, not {expert}. Name one of these."
             raise RecordingError(msg)
@@ -125,30 +106,22 @@ def _by_site(sites: Sequence[Site], experts: Sequence[tuple[str, int]]) -> dict[
 @contextmanager
 def _lowered(site: Site, experts: list[int]) -> Iterator[None]:
     """One router, its logits and selection bias lowered for some experts."""
-    router, n_experts = site.tap.router, site.facts.n_experts
-    mine = router.__dict__.get("forward")
-    forward: Callable[..., Any] = router.forward
 
-    def masked(*args: Any, **kwargs: Any) -> Any:
-        with _Lowering(n_experts, experts):
-            return forward(*args, **kwargs)
+    def lowered(product: Tensor) -> Tensor:
+        return product.index_fill(-1, torch.tensor(experts, device=product.device), lowest(product))
 
-    biases = _selection_biases(site, n_experts)
+    biases = _selection_biases(site, site.facts.n_experts)
     kept = [bias.detach().clone() for bias in biases]
-    router.forward = masked
-    try:
-        with torch.no_grad():
-            for bias in biases:
-                bias.view(-1)[experts] = LOWEST_BIAS if bias.dtype != torch.float16 else LOWEST_IN_HALF
-        yield
-    finally:
-        if mine is None:
-            del router.forward
-        else:
-            router.forward = mine
-        with torch.no_grad():
-            for bias, values in zip(biases, kept, strict=True):
-                bias.copy_(values)
+    with router_products_changed(site, lowered):
+        try:
+            with torch.no_grad():
+                for bias in biases:
+                    bias.view(-1)[experts] = LOWEST_BIAS if bias.dtype != torch.float16 else LOWEST_BIAS_IN_HALF
+            yield
+        finally:
+            with torch.no_grad():
+                for bias, values in zip(biases, kept, strict=True):
+                    bias.copy_(values)
 
 
 def _selection_biases(site: Site, n_experts: int) -> list[Tensor]:
@@ -158,18 +131,3 @@ def _selection_biases(site: Site, n_experts: int) -> list[Tensor]:
             if "_bias" in name and tensor is not None and tensor.numel() == n_experts:
                 found[id(tensor)] = tensor
     return list(found.values())
-
-
-class _Lowering(TorchFunctionMode):
-    """Products with a column for every expert come out with some columns at the bottom."""
-
-    def __init__(self, n_experts: int, experts: list[int]) -> None:
-        super().__init__()
-        self._n_experts, self._experts = n_experts, experts
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func in PRODUCTS and isinstance(out, Tensor) and out.dim() and out.shape[-1] == self._n_experts:
-            index = torch.tensor(self._experts, device=out.device)
-            return out.index_fill(-1, index, LOWEST_IN_HALF if out.dtype == torch.float16 else LOWEST)
-        return out
