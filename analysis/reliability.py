@@ -1,6 +1,6 @@
 """Would specialization be found again, and is it there without training?
 
-Legend: P prompt, G group, L layer, E expert.
+Legend: P prompt, G group, L layer, E expert, D deal into halves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.controls import controlled_specialization
 from analysis.information import task_information
 from analysis.nulls import p_value
-from analysis.rates import Over, draws_of_prompts, group_of_prompt, mean_over_prompts, prompt_rates
+from analysis.rates import Over, draws_of_prompts, group_of_prompt, prompt_rates
 from analysis.scan import Phase
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
@@ -26,8 +26,9 @@ def split_half(
 
     Each group's prompts are dealt to two halves; the differences of its rates from the overall ones, over groups and
     experts, are correlated between the halves (Spearman). Mean over `n_splits` deals, with the least and the largest.
-    The null deals groups to prompts at random first. `whole`: what the Spearman–Brown formula makes of it for all
-    prompts.
+    The null deals groups to prompts at random first, and takes the mean over as many deals into halves: a single deal
+    scatters more than the mean of several, so that few would stand out from single ones. `whole`: what the
+    Spearman–Brown formula makes of it for all prompts.
 
     Args:
         trace: the trace.
@@ -58,10 +59,13 @@ def split_half(
             routed = np.isfinite(rate_PE).all(axis=1) & (rate_PE.shape[1] > 0)
             rng = np.random.default_rng([seed, block.layers.start + number])
             values, labels = rate_PE[routed], group_P[routed]
-            rho = np.array([_agreed(values, labels, rng) for _ in range(n_splits)])
-            null = np.array([_agreed(values, rng.permutation(labels), rng) for _ in range(n_permutations)])
+            rho = _agreed(values, labels, n_splits, rng)
             known = np.isfinite(rho).any()
             mean = float(np.nanmean(rho)) if known else np.nan
+            dealt = (
+                _agreed(values, rng.permutation(labels), n_splits, rng) for _ in range(n_permutations if known else 0)
+            )
+            null = np.array([np.nanmean(each) if np.isfinite(each).any() else np.nan for each in dealt])
             told = known and np.isfinite(null).any()
             rows.append(
                 {
@@ -144,25 +148,35 @@ def against_control(
     return frame
 
 
-def _agreed(rate_PE: np.ndarray, labels_P: np.ndarray, rng: np.random.Generator) -> float:
-    """Rank correlation between the halves of one deal."""
+def _agreed(rate_PE: np.ndarray, labels_P: np.ndarray, n_deals: int, rng: np.random.Generator) -> np.ndarray:
+    """(D,) rank correlation between the halves of each deal; NaN where there is nothing to correlate."""
     # Slow to import, and not every view needs it.
     from scipy.stats import rankdata
 
-    half_P = np.zeros(len(labels_P), dtype=bool)
-    groups = np.unique(labels_P)
-    for group in groups:
-        mine = np.flatnonzero(labels_P == group)
-        half_P[rng.permutation(mine)[: len(mine) // 2]] = True
-    profiles = []
-    for side in (half_P, ~half_P):
-        means = [mean_over_prompts(rate_PE[side & (labels_P == group)]) for group in groups]
-        overall = mean_over_prompts(rate_PE[side])
-        profiles.append((np.array(means).reshape(len(groups), len(overall)) - overall).ravel())
-    known = np.isfinite(profiles[0]) & np.isfinite(profiles[1])
-    if known.sum() < 3:
-        return float("nan")
-    one, other = (rankdata(each[known]) for each in profiles)
-    one, other = one - one.mean(), other - other.mean()
-    length = float(np.sqrt((one**2).sum() * (other**2).sum()))
-    return float(one @ other / length) if length > 1e-12 else float("nan")
+    _, group_P, size_G = np.unique(labels_P, return_inverse=True, return_counts=True)
+    # A group of a single prompt has it in one half only.
+    told_G = size_G >= 2
+    if not n_deals or told_G.sum() * rate_PE.shape[1] < 3:
+        return np.full(n_deals, np.nan)
+    n_prompts, n_groups = len(group_P), len(size_G)
+    line_up_DP = np.argsort(rng.random((n_deals, n_prompts)) + group_P, axis=1)
+    sorted_P = np.repeat(np.arange(n_groups), size_G)
+    is_first_P = np.arange(n_prompts) - (np.cumsum(size_G) - size_G)[sorted_P] < (size_G // 2)[sorted_P]
+    half_DP = np.zeros((n_deals, n_prompts), dtype=bool)
+    np.put_along_axis(half_DP, line_up_DP, is_first_P[None], axis=1)
+    ranks = []
+    for side_DP in (half_DP, ~half_DP):
+        member_DGP = np.zeros((n_deals, n_groups, n_prompts))
+        member_DGP[:, group_P, np.arange(n_prompts)] = side_DP
+        sums_DGE = (member_DGP.reshape(-1, n_prompts) @ rate_PE).reshape(n_deals, n_groups, -1)
+        overall_DE = sums_DGE.sum(axis=1) / side_DP.sum(axis=1)[:, None]
+        mean_DGE = sums_DGE[:, told_G] / member_DGP.sum(axis=2)[:, told_G, None]
+        profile = (mean_DGE - overall_DE[:, None]).reshape(n_deals, -1)
+        # Sums in another order differ in their last digits, and equal rates must stay tied.
+        rank = rankdata(np.round(profile, 12), axis=1)
+        ranks.append(rank - rank.mean(axis=1, keepdims=True))
+    one, other = ranks
+    length_D = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: np.ndarray = np.where(length_D > 1e-12, (one * other).sum(axis=1) / length_D, np.nan)
+    return found
