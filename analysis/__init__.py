@@ -7,7 +7,7 @@ from analysis.balance_scales import balance_scales, importance, load_by_position
 from analysis.capacity import capacity_drops
 from analysis.clustering import Clustering, clusters
 from analysis.coactivation import coactivation
-from analysis.comparison import changed_prompts, churn, saturation_by_rank, token_churn
+from analysis.comparison import changed_prompts, churn, saturation_by_rank
 from analysis.confidence import margins, routing_entropy
 from analysis.contexts import expert_contexts
 from analysis.controls import controlled_specialization, template_tokens
@@ -31,7 +31,7 @@ from analysis.more_clusters import CoClustering, co_clusters, density_clusters
 from analysis.occurrences import expert_occurrences
 from analysis.overload import overload_tasks, overload_tokens
 from analysis.pass_load import pass_load, worst_passes
-from analysis.passages import passage_changes
+from analysis.passages import token_churn
 from analysis.paths import path_entropy, repetition
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement, balanced_placement, coactivated_placement, linear_placement, read_placement
@@ -134,7 +134,6 @@ __all__ = [
     "paired_differential",
     "partial_correlation",
     "pass_load",
-    "passage_changes",
     "path_entropy",
     "placement_what_if",
     "project",

@@ -1,4 +1,4 @@
-"""Two traces of the same tokens: what changed, by rank, by layer, by prompt and by token.
+"""Two traces of the same tokens: what changed, by rank, by layer and by prompt.
 
 Legend: T token, P prompt, L layer, K selected rank, R resampling.
 """
@@ -15,12 +15,9 @@ from analysis.intervals import interval_95
 from analysis.other_texts import partners
 from analysis.pairing import Pairs, paired_experts, paired_rows
 from analysis.rates import draws_of_prompts
-from analysis.reading import prompt_tokens
-from routing.errors import SelectionError
-from routing.selection import Selection
 from routing.trace import RoutingTrace
 
-__all__ = ["changed_prompts", "churn", "saturation_by_rank", "token_churn"]
+__all__ = ["changed_prompts", "churn", "saturation_by_rank"]
 
 _NOBODY, _NEITHER = -1, -2
 
@@ -210,57 +207,6 @@ def changed_prompts(before: RoutingTrace, after: RoutingTrace) -> pd.DataFrame:
         frame[f"{name}_before"], frame[f"{name}_after"] = mine[name].to_numpy(), theirs[name].to_numpy()
     frame = frame.sort_values("churn", ascending=False, kind="stable")
     frame.attrs["unit"] = {"n_tokens": "tokens", "churn": "share", "task_mean": "share", "z": "standard deviations"}
-    return frame
-
-
-def token_churn(before: RoutingTrace, after: RoutingTrace, *, prompt: str) -> pd.DataFrame:
-    """What changed for each token of one prompt, layer by layer.
-
-    Args:
-        before: a trace.
-        after: another one that holds the same prompt.
-        prompt: id of the prompt.
-
-    Returns:
-        (row) · position, piece, layer, churn, left, joined, first_before, first_after, margin · churn in share, margin
-        before in selection score · 0 to 1; `left` and `joined` name the experts as in "3 7"; margin NaN without
-        runners-up; no row where the layer did not route the token.
-
-    Raises:
-        SelectionError: a trace has no such prompt.
-        TraceError: the traces hold different tokens, layers or top-k.
-    """
-    one, other = (trace.select(Selection(prompts=(prompt,))) for trace in (before, after))
-    if not one.n_tokens:
-        msg = f"The prompt {prompt!r} has no tokens in this trace. Choose another prompt."
-        raise SelectionError(msg)
-    pairs = paired_rows(one, other)
-    top_k_L = np.array([facts.top_k for facts in one.layer_facts])
-    pieces = prompt_tokens(one, prompt)["piece"].to_numpy()
-    rows = []
-    for block in _blocks(one, other, pairs, seed=0):
-        change_TL = _distance(block.one_TLK, block.other_TLK, top_k_L)
-        margin_TL = _margins(one, pairs.rows[block.part])
-        for token, layer in np.argwhere(block.routed_TL):
-            mine = block.one_TLK[token, layer][: top_k_L[layer]]
-            theirs = block.other_TLK[token, layer][: top_k_L[layer]]
-            at = block.part.start + int(token)
-            rows.append(
-                {
-                    "position": int(pairs.position[at]),
-                    "piece": pieces[pairs.rows[at]],
-                    "layer": one.layers[layer],
-                    "churn": float(change_TL[token, layer]),
-                    "left": " ".join(str(each) for each in mine if each not in theirs),
-                    "joined": " ".join(str(each) for each in theirs if each not in mine),
-                    "first_before": int(mine[0]),
-                    "first_after": int(theirs[0]),
-                    "margin": float(margin_TL[token, layer]),
-                }
-            )
-    names = ["position", "piece", "layer", "churn", "left", "joined", "first_before", "first_after", "margin"]
-    frame = pd.DataFrame(rows, columns=names)
-    frame.attrs["unit"] = {"churn": "share", "margin": "selection score"}
     return frame
 
 

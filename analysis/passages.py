@@ -8,12 +8,13 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from analysis.reading import prompt_tokens
 from analysis.router_scores import score_distribution
 from analysis.scan import require_tokens
 from routing.selection import Selection
 from routing.trace import RoutingTrace
 
-__all__ = ["passage_changes", "passage_routing"]
+__all__ = ["passage_routing", "token_churn"]
 
 
 def passage_routing(trace: RoutingTrace, prompt: str, *, entropy: bool = True) -> xr.Dataset:
@@ -68,43 +69,61 @@ def passage_routing(trace: RoutingTrace, prompt: str, *, entropy: bool = True) -
     return table
 
 
-def passage_changes(trace: RoutingTrace, base: RoutingTrace, *, prompt: str) -> xr.DataArray:
-    """Which share of a token's selected experts another run of the same tokens did not select.
+def token_churn(before: RoutingTrace, after: RoutingTrace, *, prompt: str) -> xr.Dataset:
+    """What changed for each token of one prompt between two runs, layer by layer.
 
-    0 where both selected the same experts, in whatever order, 1 where they have none in common. Only what both runs
-    read alike is compared: tokens of one stack up to the first that differs, for after it the two contexts are two
-    texts; and layers of one name and size that select equally many.
+    `churn` as in `analysis.churn`: 1 − |S ∩ S'| / |S ∪ S'|, 0 where both selected the same experts in whatever order, 1
+    where they have none in common. Only what both runs read alike is compared: tokens of one stack up to the first that
+    differs, for after it the two contexts are two texts; and layers of one name and size that select equally many.
 
     Args:
-        trace: the trace that is read.
-        base: the trace to compare with.
+        before: a trace.
+        after: another one, whose tokens are listed.
         prompt: id of a prompt.
 
     Returns:
-        (layer, token) · share of the selected experts · 0 to 1, NaN where the two cannot be compared.
+        (layer, token) · churn; margin before; (layer, token, rank) · experts_before and experts_after by rank, −1 where
+        there is none · share 0 to 1, selection score · NaN where the two cannot be compared, or the margin is not
+        known; coords position and piece.
 
     Raises:
-        SelectionError: `trace` has no such prompt.
+        SelectionError: `after` has no such prompt.
         TraceError: one of the traces holds counts only.
     """
-    here = passage_routing(trace, prompt, entropy=False)
-    changed_LT = np.full((here.sizes["layer"], here.sizes["token"]), np.nan, dtype=np.float32)
-    coords = {"layer": here["layer"], "position": here["position"]}
-    if prompt in set(base.prompts["prompt"]):
-        there = passage_routing(base, prompt, entropy=False)
-        own_T, other_T = _shared_tokens(trace, base, prompt=prompt)
-        sizes = {facts.label: (facts.n_experts, facts.top_k) for facts in base.layer_facts}
-        for number, facts in enumerate(trace.layer_facts):
+    require_tokens(before, for_what="a comparison of tokens")
+    here = passage_routing(after, prompt, entropy=False)
+    shape = (here.sizes["layer"], here.sizes["token"])
+    churn_LT, margin_LT = np.full((2, *shape), np.nan, dtype=np.float32)
+    before_LTK = np.full((*shape, here.sizes["rank"]), -1, dtype=np.int32)
+    if prompt in set(before.prompts["prompt"]):
+        there = passage_routing(before, prompt, entropy=False)
+        own_T, other_T = _shared_tokens(after, before, prompt=prompt)
+        sizes = {facts.label: (facts.n_experts, facts.top_k) for facts in before.layer_facts}
+        for number, facts in enumerate(after.layer_facts):
             if sizes.get(facts.label) != (facts.n_experts, facts.top_k):
                 continue
-            ours_TK = here["experts"].values[number, own_T, : facts.top_k]
+            mine_TK = here["experts"].values[number, own_T, : facts.top_k]
             theirs_TK = there["experts"].sel(layer=facts.label).values[other_T, : facts.top_k]
-            kept_T = (ours_TK[:, :, None] == theirs_TK[:, None, :]).any(axis=2).mean(axis=1)
-            routed_T = (ours_TK >= 0).all(axis=1) & (theirs_TK >= 0).all(axis=1)
-            changed_LT[number, own_T] = np.where(routed_T, 1 - kept_T, np.nan)
-    return xr.DataArray(
-        changed_LT, dims=("layer", "token"), coords=coords, attrs={"unit": "share of the selected experts"}
+            routed_T = (mine_TK >= 0).all(axis=1) & (theirs_TK >= 0).all(axis=1)
+            shared_TKK = (mine_TK[:, :, None] == theirs_TK[:, None, :]) & routed_T[:, None, None]
+            n_shared_T = shared_TKK.sum(axis=(1, 2))
+            churn_LT[number, own_T] = np.where(routed_T, 1 - n_shared_T / (2 * facts.top_k - n_shared_T), np.nan)
+            before_LTK[number, own_T, : facts.top_k] = theirs_TK
+            margin_LT[number, own_T] = there["margin"].sel(layer=facts.label).values[other_T]
+    found = xr.Dataset(
+        {
+            "churn": (("layer", "token"), churn_LT, {"unit": "share"}),
+            "margin": (("layer", "token"), margin_LT, {"unit": "selection score"}),
+            "experts_before": (("layer", "token", "rank"), before_LTK, {"unit": "expert"}),
+            "experts_after": (("layer", "token", "rank"), here["experts"].values, {"unit": "expert"}),
+        },
+        coords={
+            "layer": here["layer"],
+            "position": here["position"],
+            "piece": ("token", prompt_tokens(after, prompt)["piece"].to_numpy(dtype=object)),
+        },
     )
+    return found
 
 
 def _shared_tokens(trace: RoutingTrace, base: RoutingTrace, *, prompt: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 import xarray as xr
 
-from analysis.passages import passage_changes, passage_routing
+from analysis.passages import passage_routing, token_churn
 from app import cache, choices, state
 from app.components.token_strip import Column, Marks, Passage, Section, token_strip
 from app.panel import data_popover, definitions_popover, empty, mode
@@ -33,7 +33,7 @@ _TITLES = {
     "margin": "Margin in {layer} (selection score)",
     "entropy": "Entropy in {layer} (share of ln experts)",
     "nll": "Negative log-likelihood (nats)",
-    "change": "Selected experts in {layer} that {base} did not select",
+    "change": "Churn of the selected experts in {layer} against {base}",
 }
 _DIGITS = {"margin": 3, "entropy": 3, "nll": 2, "change": 2}
 _NO_RUN = "choose a run"
@@ -93,7 +93,7 @@ def passage_panel(trace: RoutingTrace, selection: Selection, reading: Reading, *
             shade = choices.choose("Color by", _known(trace, routing, tokens), name="shade", shown=_SHADES.__getitem__)
         base = _pick_base(trace) if shade == "change" else None
         st.space("stretch")
-        definitions_popover(("margins", "routing_entropy", "passage_changes"), key="passage")
+        definitions_popover(("margins", "routing_entropy", "token_churn"), key="passage")
         data_popover(lambda: _token_table(tokens, experts, layer.label), key="passage")
     shading, sentence = _shading(trace, reading, routing, shade=shade, base=base, layer=layer, experts=experts)
 
@@ -182,7 +182,7 @@ def _shading(
     if shade == "change" and base is not None:
         run = next(run for run in cache.runs() if run.name == base)
         traces = {"run": trace, "base": cache.trace_of(run)}
-        change = cache.answer_over(traces, changes_between, prompt=reading.prompt).sel(layer=layers)
+        change = cache.answer_over(traces, churn_between, prompt=reading.prompt)["churn"].sel(layer=layers)
         titles = [_TITLES["change"].format(layer=label, base=base) for label in layers]
         shading = value_shading(
             change.to_numpy(), titles=titles, digits=1, mode=mode(), ends=(0.0, 1.0), absent="not compared"
@@ -201,9 +201,9 @@ def _shading(
     )
 
 
-def changes_between(traces: dict[str, RoutingTrace], *, prompt: str) -> xr.DataArray:
-    """As `passage_changes`, for the cache: of "run" against "base"."""
-    return passage_changes(traces["run"], traces["base"], prompt=prompt)
+def churn_between(traces: dict[str, RoutingTrace], *, prompt: str) -> xr.Dataset:
+    """As `token_churn`, for the cache: from "base" to "run"."""
+    return token_churn(traces["base"], traces["run"], prompt=prompt)
 
 
 def _short(trace: RoutingTrace, layer: str, expert: int) -> str:

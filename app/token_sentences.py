@@ -88,7 +88,7 @@ def change_reading(change: xr.DataArray, tokens: pd.DataFrame, *, layer: str, ba
     """Where two runs of the same tokens part.
 
     Args:
-        change: (layer, token) · share of the selected experts that the other run did not select.
+        change: (layer, token) · churn: 1 − experts that both selected over experts that either did.
         tokens: a row a token, with piece.
         layer: label of the layer that is looked at.
         base: name of the other run.
@@ -101,9 +101,7 @@ def change_reading(change: xr.DataArray, tokens: pd.DataFrame, *, layer: str, ba
         )
     by_layer = change.mean("token", skipna=True).dropna("layer")
     here = change.sel(layer=layer)
-    text = (
-        f"On average {percent(float(change.mean()))} of a token's selected experts differ from those of {escaped(base)}"
-    )
+    text = f"The mean churn of a token against {escaped(base)} is {percent(float(change.mean()))}"
     text += f", most in {escaped(str(by_layer.idxmax().item()))} ({percent(float(by_layer.max()))})"
     text += f" and least in {escaped(str(by_layer.idxmin().item()))} ({percent(float(by_layer.min()))})."
     if bool(here.notnull().any()):

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from figures.dots import interval_dots
-from figures.grid import ColorScale
+from figures.grid import ColorScale, outlines
 from figures.pieces import plotly_text
 from figures.square import matrix_heatmap
 from figures.theme import INKS, OKABE_ITO, Mode, finish
@@ -209,38 +209,51 @@ def device_load_dots(device_load: xr.DataArray, *, placements: tuple[str, ...], 
     return finish(figure, mode=mode, height=105 + max(3, len(layers)) * 26)
 
 
-def token_churn_heatmap(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
+def token_churn_heatmap(
+    table: xr.Dataset,
+    *,
+    names: tuple[str, str] = ("before", "after"),
+    selected: int | None = None,
+    mode: Mode = "light",
+) -> go.Figure:
     """What changed for each token of a text, layers downward, tokens across.
 
     Args:
-        table: rows of `analysis.token_churn`: position, piece, layer, churn, left, joined.
+        table: (layer, token[, rank]) · churn, experts_before, experts_after, as `analysis.token_churn` gives them.
+        names: of the two runs.
+        selected: column of the token to frame.
         mode: light or dark.
     """
-    layers = list(dict.fromkeys(table["layer"].astype(str)))
-    columns = table.drop_duplicates("position").sort_values("position")
-    place = {position: number for number, position in enumerate(columns["position"])}
-    values = np.full((len(layers), len(place)), np.nan)
-    details = np.full((len(layers), len(place), 2), "", dtype=object)
-    rows = [layers.index(str(layer)) for layer in table["layer"]]
-    at = [place[position] for position in table["position"]]
-    values[rows, at] = table["churn"]
-    details[rows, at, 0] = [plotly_text(text) or "none" for text in table["left"]]
-    details[rows, at, 1] = [plotly_text(text) or "none" for text in table["joined"]]
+    churn = table["churn"].transpose("layer", "token").to_numpy()
     figure = matrix_heatmap(
-        values,
-        rows=layers,
-        columns=[str(piece) for piece in columns["piece"]],
-        scale=ColorScale(title="share changed", low=0.0, high=1.0, tick_format=".0%"),
-        value_text="%{z:.0%} changed<br>left: %{customdata[0]}<br>joined: %{customdata[1]}",
+        churn,
+        rows=[str(layer) for layer in table["layer"].values],
+        columns=[_written(str(piece)) for piece in table["piece"].values],
+        scale=ColorScale(title="churn", low=0.0, high=1.0, tick_format=".0%"),
+        value_text="churn %{z:.0%}"
+        f"<br>{plotly_text(names[0])}: %{{customdata[0]}}<br>{plotly_text(names[1])}: %{{customdata[1]}}",
         row_title="layer",
         column_title="token",
-        absent_name="not routed",
+        absent_name="not compared",
         mode=mode,
     )
+    details = np.full((*churn.shape, 2), "", dtype=object)
+    for side, name in enumerate(("experts_before", "experts_after")):
+        experts = table[name].transpose("layer", "token", "rank").to_numpy()
+        for row, column in np.argwhere(np.isfinite(churn)):
+            details[row, column, side] = " ".join(f"E{each}" for each in experts[row, column] if each >= 0)
     for trace in figure.data:
         if trace.type == "heatmap":
             trace.customdata = details
+    if selected is not None:
+        frame = [(float(selected), float(selected), 0.0, float(len(churn) - 1))]
+        figure.update_layout(shapes=[*figure.layout.shapes, *outlines(frame, mode=mode)])
     return figure
+
+
+def _written(piece: str) -> str:
+    """A token as the axis writes it: blanks and line ends can be seen."""
+    return piece.strip().replace("\n", "⏎") or piece.replace("\n", "⏎").replace(" ", "␣")
 
 
 def _with_interval(table: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.comparison import changed_prompts, churn, saturation_by_rank, token_churn
+from analysis.comparison import changed_prompts, churn, saturation_by_rank
 from analysis.distances import routing_distance
 from analysis.dynamics import saturation
 from routing import RoutingTrace, Selection
-from routing.errors import SelectionError, TraceError
+from routing.errors import TraceError
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, random_trace, routed, trace_of
 
 
@@ -37,12 +37,6 @@ def test_churn_by_hand():
     assert row["churn"] == pytest.approx((0 + 2 / 3 + 1) / 3)
     assert row["any_changed"] == pytest.approx(2 / 3)
     assert row["first_changed"] == pytest.approx(2 / 3)
-    table = token_churn(one, other, prompt="p0")
-    assert table[["left", "joined", "first_before", "first_after"]].values.tolist() == [
-        ["", "", 0, 1],
-        ["1", "2", 0, 0],
-        ["0 1", "2 3", 0, 2],
-    ]
 
 
 def test_saturation_by_rank_by_hand():
@@ -124,8 +118,6 @@ def test_unlike_traces_are_refused():
         churn(random_trace(seed=0), random_trace(seed=0, n_layers=2))
     with pytest.raises(TraceError):
         changed_prompts(random_trace(seed=0), random_trace(seed=1))
-    with pytest.raises(SelectionError):
-        token_churn(random_trace(seed=0), random_trace(seed=0), prompt="nobody")
     with pytest.raises(TraceError):
         routing_distance(random_trace(seed=0), random_trace(seed=0, n_layers=2))
 

@@ -32,7 +32,6 @@ CALLS = {
     "expert_contexts": lambda: analysis.expert_contexts(TRACE, layer="L01", expert=2),
     "expert_occurrences": lambda: analysis.expert_occurrences(TRACE, layer="L01", expert=2),
     "load_over_run": lambda: analysis.load_over_run(TRACE, layer="L01", expert=2),
-    "passage_changes": lambda: analysis.passage_changes(TRACE, TRACE, prompt=PROMPT),
     "similar_experts": lambda: analysis.similar_experts(TRACE, layer="L01", expert=2, n_permutations=5),
     "token_adapters": lambda: analysis.token_adapters(ADAPTED, ADAPTED.prompts["prompt"][0], position=1),
     "against_control": lambda: analysis.against_control(TRACE, TRACE, n_permutations=5),

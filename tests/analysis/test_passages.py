@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.passages import passage_changes, passage_routing
+from analysis.comparison import churn
+from analysis.passages import passage_routing, token_churn
 from analysis.reading import prompt_tokens, token_adapters, token_experts
 from routing import RoutingTrace, Selection, SelectionError
 from tests.adapter_traces import hyper_moe_trace
@@ -37,11 +38,24 @@ def test_entropies_are_left_out_where_they_are_not_asked_for():
     assert table["entropy"].isnull().all()
 
 
-def test_a_change_is_the_share_of_selected_experts_that_the_other_run_lacks():
-    here = trace_of([[0, 1], [2, 3], [0, 1]], n_experts=4)
-    there = trace_of([[1, 0], [2, 0], [2, 3]], n_experts=4)
-    # the order does not count; one of two; both
-    assert passage_changes(here, there, prompt="p0").values[0].tolist() == [0.0, 0.5, 1.0]
+def test_the_churn_of_a_token_by_hand():
+    before = trace_of([[1, 0], [2, 0], [2, 3]], n_experts=4)
+    after = trace_of([[0, 1], [2, 3], [0, 1]], n_experts=4)
+    found = token_churn(before, after, prompt="p0")
+    # the order does not count; one of three stays; all new
+    assert found["churn"].values[0].tolist() == pytest.approx([0.0, 2 / 3, 1.0])
+    assert found["experts_before"].values[0].tolist() == [[1, 0], [2, 0], [2, 3]]
+    assert found["experts_after"].values[0].tolist() == [[0, 1], [2, 3], [0, 1]]
+
+
+def test_the_mean_churn_of_tokens_is_that_of_the_layer():
+    one, other = planted_trace(seed=0, n_prompts_a_task=1), planted_trace(seed=0, n_prompts_a_task=1, strength=0.5)
+    read = one.tokens["phase"].astype(str) == "prompt"
+    of_layer = churn(one, other, n_bootstrap=0)["churn"]
+    tables = [token_churn(one, other, prompt=prompt)["churn"] for prompt in one.prompts["prompt"]]
+    for layer in one.layers:
+        values = np.concatenate([table.sel(layer=layer).values for table in tables])
+        assert values[read.to_numpy()].mean() == pytest.approx(of_layer[layer], abs=1e-6)
 
 
 def test_after_the_first_other_token_nothing_is_compared():
@@ -57,16 +71,16 @@ def test_after_the_first_other_token_nothing_is_compared():
         prompts=one.prompts,
         vocabulary=dict(one.vocabulary),
     )
-    change = passage_changes(one, other, prompt="facts-000").values[0]
+    change = token_churn(other, one, prompt="facts-000")["churn"].values[0]
     assert (change[:5] == 0).all()
     assert np.isnan(change[5:]).all()
 
 
 def test_runs_of_other_layers_or_prompts_are_not_compared():
     here = trace_of([[0, 1]], n_experts=4)
-    assert np.isnan(passage_changes(here, trace_of([[0, 1]], n_experts=8), prompt="p0").values).all()
+    assert np.isnan(token_churn(trace_of([[0, 1]], n_experts=8), here, prompt="p0")["churn"].values).all()
     other = planted_trace(seed=0, n_prompts_a_task=1)
-    assert np.isnan(passage_changes(here, other, prompt="p0").values).all()
+    assert np.isnan(token_churn(other, here, prompt="p0")["churn"].values).all()
 
 
 def test_adapters_of_a_token_are_told_site_by_site():

@@ -120,13 +120,14 @@ def test_placements_before_and_after():
 
 def test_tokens_that_changed_are_marked():
     prompt = TRACE.prompts["prompt"][0]
-    table = analysis.token_churn(TRACE, TRACE, prompt=prompt)
-    table.loc[0, ["churn", "left", "joined"]] = [1.0, "3 7", "1 2"]
+    table = analysis.token_churn(TRACE, TRACE, prompt=prompt).copy(deep=True)
+    table["churn"][0, 0] = 1.0
+    table["experts_before"][0, 0] = [3, 7]
     figure = comparisons.token_churn_heatmap(table)
     cells = figure.data[0]
     assert np.nanmax(cells.z) == 1
-    assert cells.customdata[0][0][0] == "3 7"
-    assert cells.customdata[1][0][0] == "none"
+    assert cells.customdata[0][0][0] == "E3 E7"
+    assert cells.customdata[1][0][0] == cells.customdata[1][0][1]
 
 
 def test_matrices_pale_what_is_not_significant():
