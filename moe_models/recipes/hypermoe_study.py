@@ -5,7 +5,6 @@ model card into the folder of the chosen checkpoint. Two runs are paired when th
 same batches and started from the same values.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from .dev_losses import AS_TRAINED, KINDS, DevLosses, read_dev_losses
 from .hypermoe_card import hypermoe_card
 from .intervals import Interval, mean_interval, paired_interval
+from .runs import finished_runs, study_parser, write_study
 
 HYPERMOE = "hypermoe"
 CONTROLS = {"none": "c0", "adapter": "c2", "constant": "c3", "selected": "c4", "random": "c5"}
@@ -61,16 +61,18 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the runs, write the study and the card, and return the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = study_parser("Compare HyperMoE runs with their controls, and write the card.")
+    parser.add_argument("--speed", type=Path, help="what hypermoe_speed wrote on a machine left alone")
+    options = parser.parse_args(arguments)
     runs = read_runs(options.runs)
     result = study(runs)
     if options.speed:
         result["cost"] = json.loads(options.speed.read_text(encoding="utf-8"))
-    (options.checkpoint / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    metrics = json.loads((options.checkpoint / "metrics.json").read_text(encoding="utf-8"))
-    own = read_dev_losses(options.checkpoint / "dev_losses.npz")
-    card = hypermoe_card(metrics, name=options.checkpoint.name, study=result, own=override_effects(own))
-    (options.checkpoint / "README.md").write_text(card, encoding="utf-8")
+    own = override_effects(read_dev_losses(options.checkpoint / "dev_losses.npz"))
+    name = options.checkpoint.name
+    write_study(
+        options.checkpoint, result, card=lambda metrics: hypermoe_card(metrics, name=name, study=result, own=own)
+    )
     for control, gap in result["gaps"].items():
         print(f"HyperMoE − {control}: {Interval(**gap['written'])} nats a token of the answer")
     for override, effect in result["overrides"].items():
@@ -84,12 +86,11 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
     Raises:
         FileNotFoundError: there is no finished run of this recipe.
     """
-    found = []
-    for path in sorted({path for folder in folders for path in folder.rglob("metrics.json")}):
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        if "hypermoe" in metrics:
-            losses = read_dev_losses(path.parent / "dev_losses.npz")
-            found.append(Run(folder=path.parent.name, metrics=metrics, losses=losses))
+    found = [
+        Run(folder=folder.name, metrics=metrics, losses=read_dev_losses(folder / "dev_losses.npz"))
+        for folder, metrics in finished_runs(folders)
+        if "hypermoe" in metrics
+    ]
     if not found:
         message = (
             "No finished run of moe_models.recipes.hypermoe was found: none of the folders holds a metrics.json of it. "
@@ -219,16 +220,6 @@ def _described(runs: Mapping[int, Run]) -> dict[str, Any]:
         "tokens_per_second": {seed: _speed(run) for seed, run in runs.items()},
         "load": {seed: max(run.metrics["load"]) for seed, run in runs.items()},
     }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Compare HyperMoE runs with their controls, and write the card.")
-    parser.add_argument(
-        "--runs", type=Path, nargs="+", required=True, help="folders of runs, or folders that hold them"
-    )
-    parser.add_argument("--speed", type=Path, help="what hypermoe_speed wrote on a machine left alone")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the run that the card is for")
-    return parser
 
 
 if __name__ == "__main__":

@@ -5,7 +5,15 @@ from typing import Any
 
 from .intervals import Interval
 from .model_card import front_matter, recipe_section, rule
-from .text_to_text_card import backbone_steps, data, limits, test_scores, training_step
+from .text_to_text_card import (
+    backbone_steps,
+    data,
+    limits,
+    mean_score_words,
+    prompt_section,
+    test_scores,
+    training_step,
+)
 
 
 def pha_card(metrics: Mapping[str, Any], *, name: str, study: Mapping[str, Any] | None) -> str:
@@ -20,7 +28,7 @@ def pha_card(metrics: Mapping[str, Any], *, name: str, study: Mapping[str, Any] 
         front_matter(pipeline="text2text-generation"),
         f"# {name}",
         _summary(metrics),
-        _prompt(name),
+        prompt_section(name, model_class="PhaForConditionalGeneration", module="moe_models.pha"),
         recipe_section(_steps(metrics)),
         _phenomenon(study) if study else "## Compared with controls\n\nNothing was compared with this checkpoint.",
         _vectors(metrics, study),
@@ -69,24 +77,6 @@ def _summary(metrics: Mapping[str, Any]) -> str:
         f"hypernetwork makes the decoder's adapters (width {model['adapter_width']}) from a prototype of the task; a "
         "retriever places each input among the prototypes. Ours in size, data and numbers; the paper's are not "
         "compared with."
-    )
-
-
-def _prompt(name: str) -> str:
-    return (
-        "## Prompt\n\n`instruction`, newline, input, newline, `answer:` is the source; the model writes a space, the "
-        "answer and the end token. It is told the task.\n\n"
-        "```python\n"
-        "from transformers import AutoTokenizer\nfrom moe_models.pha import PhaForConditionalGeneration\n\n"
-        f'folder = "sample_checkpoints/{name}"\n'
-        "model = PhaForConditionalGeneration.from_pretrained(folder)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
-        'prompt = "Copy the slot value from the utterance.\\n'
-        'slot: time utterance: A table for two at 7 pm please.\\nanswer:"\n'
-        'told = model.task_ids(["restaurant8k_slot"])\n'
-        'written = model.generate(**tokenizer(prompt, return_tensors="pt"), task_ids=told, max_new_tokens=16)\n'
-        "print(tokenizer.decode(written[0], skip_special_tokens=True))\n"
-        "```"
     )
 
 
@@ -172,9 +162,7 @@ def _new_tasks(metrics: Mapping[str, Any]) -> str:
 
 
 def _cell(score: Mapping[str, Any]) -> str:
-    if score["low"] is None:
-        return f"{score['mean']:.3f}"
-    return f"{score['mean']:.3f} ± {score['mean'] - score['low']:.3f} ({score['n']})"
+    return mean_score_words(score) + ("" if score["low"] is None else f" ({score['n']})")
 
 
 def _span(values: Sequence[float]) -> str:

@@ -5,8 +5,6 @@ folder of the chosen checkpoint. Runs are paired when seed and number of example
 in the same order.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +14,7 @@ from typing import Any
 from .intervals import Interval, mean_interval, paired_interval
 from .pha_card import pha_card
 from .pha_run import METHODS
+from .runs import Metrics, require_alike, runs_by_seed, study_parser, write_study
 from .scoring import main_score, mean
 
 PHA, ABLATION = "pha", "no-contrast"
@@ -31,21 +30,16 @@ _SHARED = (
     "examples",
 )
 
-Runs = dict[tuple[str, str], dict[int, Mapping[str, Any]]]
+Runs = dict[tuple[str, str], dict[int, Metrics]]
 """Metrics by method and number of examples, then by seed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the runs, write the study and the card, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Compare PHA runs with their controls, and write the card.")
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders that hold runs")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the run that the card is for")
-    options = parser.parse_args(arguments)
+    options = study_parser("Compare PHA runs with their controls, and write the card.").parse_args(arguments)
     result = study(read_runs(options.runs))
-    (options.checkpoint / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    metrics = json.loads((options.checkpoint / "metrics.json").read_text(encoding="utf-8"))
-    card = pha_card(metrics, name=options.checkpoint.name, study=result)
-    (options.checkpoint / "README.md").write_text(card, encoding="utf-8")
+    name = options.checkpoint.name
+    write_study(options.checkpoint, result, card=lambda metrics: pha_card(metrics, name=name, study=result))
     for n, gap in result["gaps"].get(ABLATION, {}).items():
         print(f"n = {n}: PHA − {ABLATION} {Interval(**gap)}")
     if result["trend"]:
@@ -59,22 +53,12 @@ def read_runs(folders: Iterable[Path]) -> Runs:
     Raises:
         ValueError: two runs are of one method, number of examples and seed.
     """
-    runs: Runs = {}
-    for folder in folders:
-        for path in sorted(folder.rglob("metrics.json")):
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-            training = metrics.get("training", {})
-            if training.get("method") not in METHODS:
-                continue
-            its = runs.setdefault((training["method"], str(training["n_examples"])), {})
-            if training["seed"] in its:
-                message = (
-                    f"{path.parent} is a second run of {training['method']} with {training['n_examples']} examples and "
-                    f"seed {training['seed']}. Give the study one run of each."
-                )
-                raise ValueError(message)
-            its[training["seed"]] = metrics
-    return runs
+
+    def key_of(training: Metrics) -> tuple[str, str] | None:
+        known = training.get("method") in METHODS
+        return (training["method"], str(training["n_examples"])) if known else None
+
+    return runs_by_seed(folders, key_of=key_of, named=_named)
 
 
 def study(runs: Runs) -> dict[str, Any]:
@@ -89,7 +73,7 @@ def study(runs: Runs) -> dict[str, Any]:
     Raises:
         ValueError: paired runs differ in more than their method.
     """
-    _check_alike(runs)
+    require_alike(runs, shared=_SHARED, paired_by=lambda key: key[1], named=_named)
     sizes = sorted({n for _, n in runs}, key=lambda n: float("inf") if n == "all" else float(n))
     scores: dict[str, dict[str, Any]] = {}
     vectors: dict[str, dict[str, Any]] = {}
@@ -134,17 +118,8 @@ def _trend(by_seed: Mapping[tuple[str, str], dict[int, float]], *, sizes: Sequen
     return asdict(paired_interval(fewest, most)) if fewest.keys() & most.keys() else None
 
 
-def _check_alike(runs: Runs) -> None:
-    seen: dict[tuple[str, int], tuple[str, Mapping[str, Any]]] = {}
-    for (method, n), by_seed in runs.items():
-        for seed, metrics in by_seed.items():
-            first, told = seen.setdefault((n, seed), (method, metrics["training"]))
-            if odd := [name for name in _SHARED if told[name] != metrics["training"][name]]:
-                message = (
-                    f"{first} and {method} with {n} examples and seed {seed} differ in {', '.join(odd)}, so a gap "
-                    "between them would not be due to the method. Run them with equal options."
-                )
-                raise ValueError(message)
+def _named(key: tuple[str, str]) -> str:
+    return f"{key[0]} with {key[1]} examples"
 
 
 if __name__ == "__main__":

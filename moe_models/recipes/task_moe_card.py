@@ -6,7 +6,15 @@ from typing import Any
 
 from .intervals import Interval
 from .model_card import front_matter, recipe_section, rule
-from .text_to_text_card import backbone_steps, data, limits, test_scores, training_step
+from .text_to_text_card import (
+    backbone_steps,
+    data,
+    limits,
+    mean_score_words,
+    prompt_section,
+    test_scores,
+    training_step,
+)
 
 _LEAST_SHARE = 0.5
 """Share of seeds in which an effect must be seen to be called one."""
@@ -24,7 +32,12 @@ def task_moe_card(metrics: Mapping[str, Any], *, name: str, study: Mapping[str, 
         front_matter(pipeline="text2text-generation"),
         f"# {name}",
         _summary(metrics),
-        _prompt(name, metrics),
+        prompt_section(
+            name,
+            model_class="TaskMoeForConditionalGeneration",
+            module="moe_models.task_moe",
+            with_instruction=metrics["training"]["instruction"] != "off",
+        ),
         recipe_section(_steps(metrics)),
         _routes(metrics, study),
         _knock_outs(metrics),
@@ -81,25 +94,6 @@ def _summary(metrics: Mapping[str, Any]) -> str:
         f"of {model['n_experts']} whole layers each, hidden size {model['hidden_size']}; a router gives each of "
         f"{n_known} tasks its own weights of the experts. {embedding}. {spoken}. Ours in size, data and numbers; the "
         "paper's are not compared with."
-    )
-
-
-def _prompt(name: str, metrics: Mapping[str, Any]) -> str:
-    silent = metrics["training"]["instruction"] == "off"
-    form = "input, newline, `answer:`" if silent else "`instruction`, newline, input, newline, `answer:`"
-    instruction = "" if silent else "Copy the slot value from the utterance.\\n"
-    return (
-        f"## Prompt\n\n{form} is the source; the model writes a space, the answer and the end token. It is told the "
-        "task.\n\n```python\n"
-        "from transformers import AutoTokenizer\nfrom moe_models.task_moe import TaskMoeForConditionalGeneration\n\n"
-        f'folder = "sample_checkpoints/{name}"\n'
-        "model = TaskMoeForConditionalGeneration.from_pretrained(folder)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
-        f'prompt = "{instruction}slot: time utterance: A table for two at 7 pm please.\\nanswer:"\n'
-        'told = model.task_ids(["restaurant8k_slot"])\n'
-        'written = model.generate(**tokenizer(prompt, return_tensors="pt"), task_ids=told, max_new_tokens=16)\n'
-        "print(tokenizer.decode(written[0], skip_special_tokens=True))\n"
-        "```"
     )
 
 
@@ -190,7 +184,7 @@ def _compared(study: Mapping[str, Any]) -> str:
     for name, score in study["scores"].items():
         sharp = study["sharpness"][name]
         lines.append(
-            f"| {name} | {len(study['seeds'][name])} | {_cell(score)} | {sharp['entropy']:.2f} | "
+            f"| {name} | {len(study['seeds'][name])} | {mean_score_words(score)} | {sharp['entropy']:.2f} | "
             f"{sharp['specialization']:.2f} |"
         )
     gains = [
@@ -203,12 +197,6 @@ def _compared(study: Mapping[str, Any]) -> str:
         "gain as a share of the control's (tasks where the control scores below .02 left out), paired by seed:\n\n"
         + ("\n".join(gains) or "- no control was run with a seed of the learned routes")
     )
-
-
-def _cell(score: Mapping[str, Any]) -> str:
-    if score["low"] is None:
-        return f"{score['mean']:.3f}"
-    return f"{score['mean']:.3f} ± {score['mean'] - score['low']:.3f}"
 
 
 def _p(value: float) -> str:

@@ -5,8 +5,6 @@ folder of the chosen checkpoint. Runs are paired when their seeds are equal: the
 order, and new tasks had the same support rows.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +13,7 @@ from typing import Any
 
 from .adaptation import relative_gain
 from .intervals import Interval, mean_interval
+from .runs import Metrics, require_alike, runs_by_seed, study_parser, write_study
 from .scoring import main_score, mean
 from .task_moe_card import task_moe_card
 from .task_moe_run import ROUTES
@@ -23,21 +22,17 @@ LEARNED, DENSE, RANDOM = "learned", "dense", "task-random"
 
 _SHARED = ("steps", "learning_rate", "dropout", "source_length", "rows", "new_tasks", "adapt_steps", "adapt_examples")
 
-Runs = dict[str, dict[int, Mapping[str, Any]]]
+Runs = dict[str, dict[int, Metrics]]
 """Metrics by condition, then by seed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the runs, write the study and the card, and return the exit code."""
-    parser = argparse.ArgumentParser(description="Compare Task-level MoE runs with their controls, and write the card.")
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders that hold runs")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of the run that the card is for")
+    parser = study_parser("Compare Task-level MoE runs with their controls, and write the card.")
     options = parser.parse_args(arguments)
     result = study(read_runs(options.runs))
-    (options.checkpoint / "study.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    metrics = json.loads((options.checkpoint / "metrics.json").read_text(encoding="utf-8"))
-    card = task_moe_card(metrics, name=options.checkpoint.name, study=result)
-    (options.checkpoint / "README.md").write_text(card, encoding="utf-8")
+    name = options.checkpoint.name
+    write_study(options.checkpoint, result, card=lambda metrics: task_moe_card(metrics, name=name, study=result))
     for feature, its in result["features"].items():
         print(f"{feature}: p by seed {its['p_values']}, knock-out p by seed {its['knock_out_p_values']}")
     for name, by_base in result["gains"].items():
@@ -61,19 +56,11 @@ def read_runs(folders: Iterable[Path]) -> Runs:
     Raises:
         ValueError: two runs are of one condition and seed.
     """
-    runs: Runs = {}
-    for folder in folders:
-        for path in sorted(folder.rglob("metrics.json")):
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-            training = metrics.get("training", {})
-            if training.get("routes") not in ROUTES:
-                continue
-            its = runs.setdefault(condition_of(training), {})
-            if training["seed"] in its:
-                message = f"{path.parent} is a second run of {condition_of(training)!r} with seed {training['seed']}. "
-                raise ValueError(message + "Give the study one run of each.")
-            its[training["seed"]] = metrics
-    return runs
+
+    def key_of(training: Metrics) -> str | None:
+        return condition_of(training) if training.get("routes") in ROUTES else None
+
+    return runs_by_seed(folders, key_of=key_of, named=repr)
 
 
 def study(runs: Runs) -> dict[str, Any]:
@@ -90,7 +77,7 @@ def study(runs: Runs) -> dict[str, Any]:
     Raises:
         ValueError: paired runs differ in more than their condition.
     """
-    _check_alike(runs)
+    require_alike(runs, shared=_SHARED, paired_by=lambda _: None, named=repr)
     main_runs = runs.get(LEARNED, {})
     return {
         "seeds": {name: sorted(by_seed) for name, by_seed in sorted(runs.items())},
@@ -158,19 +145,6 @@ def _gains(runs: Runs) -> dict[str, dict[str, Any]]:
 
 def _new(metrics: Mapping[str, Any], which: str) -> dict[str, float]:
     return {task: its[which] for task, its in metrics.get("new_tasks", {}).items()}
-
-
-def _check_alike(runs: Runs) -> None:
-    seen: dict[int, tuple[str, Mapping[str, Any]]] = {}
-    for name, by_seed in runs.items():
-        for seed, metrics in by_seed.items():
-            first, told = seen.setdefault(seed, (name, metrics["training"]))
-            if odd := [key for key in _SHARED if told[key] != metrics["training"][key]]:
-                message = (
-                    f"{first!r} and {name!r} with seed {seed} differ in {', '.join(odd)}, so a gap between them would "
-                    "not be due to the routes. Run them with equal options."
-                )
-                raise ValueError(message)
 
 
 if __name__ == "__main__":

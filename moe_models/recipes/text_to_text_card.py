@@ -23,6 +23,25 @@ def backbone_steps(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def prompt_section(name: str, *, model_class: str, module: str, with_instruction: bool = True) -> str:
+    """Return the form of a prompt for a model that is told the task, and how to load the checkpoint and use it."""
+    form = "`instruction`, newline, input" if with_instruction else "input"
+    instruction = "Copy the slot value from the utterance.\\n" if with_instruction else ""
+    return (
+        f"## Prompt\n\n{form}, newline, `answer:` is the source; the model writes a space, the answer and the end "
+        "token. It is told the task.\n\n```python\n"
+        f"from transformers import AutoTokenizer\nfrom {module} import {model_class}\n\n"
+        f'folder = "sample_checkpoints/{name}"\n'
+        f"model = {model_class}.from_pretrained(folder)\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n"
+        f'prompt = "{instruction}slot: time utterance: A table for two at 7 pm please.\\nanswer:"\n'
+        'told = model.task_ids(["restaurant8k_slot"])\n'
+        'written = model.generate(**tokenizer(prompt, return_tensors="pt"), task_ids=told, max_new_tokens=16)\n'
+        "print(tokenizer.decode(written[0], skip_special_tokens=True))\n"
+        "```"
+    )
+
+
 def training_step(metrics: Mapping[str, Any], *, command: str) -> str:
     """Return how and where a model was trained on its backbone."""
     training = metrics["training"]
@@ -60,6 +79,13 @@ def score_words(scores: Mapping[str, float]) -> str:
     if "accuracy" in scores:
         return f"{scores['accuracy']:.2f}"
     return f"{scores['exact_match']:.2f} / {scores['token_f1']:.2f}"
+
+
+def mean_score_words(score: Mapping[str, Any]) -> str:
+    """Return a mean over seeds, and half its interval where there is one, as a cell of a table."""
+    if score["low"] is None:
+        return f"{score['mean']:.3f}"
+    return f"{score['mean']:.3f} ± {score['mean'] - score['low']:.3f}"
 
 
 def limits(metrics: Mapping[str, Any], more: Sequence[str]) -> str:
