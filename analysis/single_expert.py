@@ -1,6 +1,6 @@
 """One expert beside the others: who is like it, and how its load went over the run.
 
-Legend: I expert of any layer, S task, W window of prompts.
+Legend: I expert of any layer, S task, P prompt, L layer, E expert, H half of the prompts.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.occurrences import expert_occurrences
+from analysis.placement_study import prompt_halves
+from analysis.rates import decided_by_task, lift_of, mean_over_prompts, prompt_rates
 from analysis.signatures import signatures
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
@@ -24,21 +26,24 @@ def similar_experts(
 ) -> pd.DataFrame:
     """Experts of any layer that the same tasks use more or less than others do.
 
-    `similarity` is the correlation, over tasks, of the two experts' lifts. Among many experts some are alike by chance:
-    `beats_chance` tells whether it is larger than the largest similarity to any expert in 99 % of the shuffles of this
-    expert's lifts among tasks. `weight_similarity` is the cosine of the experts' weights, within the layer, where the
-    trace holds it.
+    `similarity` is the correlation, over tasks, of the two experts' lifts. `apart` is the same with this expert's lifts
+    from one half of each task's prompts and the other's from the other half: experts that read the same prompts vary
+    together from task to task even if tasks do not matter, and on different prompts they do not. Among many experts
+    some are alike by chance: `beats_chance` tells whether `apart` is larger than the largest one to any expert in 99 %
+    of the shuffles of this expert's lifts among tasks. `weight_similarity` is the cosine of the experts' weights,
+    within the layer, where the trace holds it.
 
     Args:
         trace: the trace.
         layer: label of the layer.
         expert: number of the expert in it.
-        n_permutations: shuffles for the null.
-        seed: of the shuffles.
+        n_permutations: shuffles for the null; 0 for none.
+        seed: of the halves and the shuffles.
 
     Returns:
-        (row) · layer, expert, similarity, beats_chance, weight_similarity · correlation −1 to 1, most alike first; no
-        row for an expert that was never chosen or a trace of fewer than 3 tasks.
+        (row) · layer, expert, similarity, apart, beats_chance, weight_similarity · correlation −1 to 1, most alike
+        first; no row for an expert that was never chosen or a trace of fewer than 3 tasks; `apart` NaN, and nothing
+        beats chance, where fewer than 3 tasks have two prompts or only counts are held.
 
     Raises:
         SelectionError: the trace has no such expert.
@@ -50,24 +55,21 @@ def similar_experts(
         raise SelectionError(msg)
     own = names.index((layer, expert))
     values_IS = table.to_numpy().astype(float)
-    # An expert that a task shuns altogether has no lift there: the lowest that any has stands for it.
-    floor = np.nanmin(values_IS[np.isfinite(values_IS)], initial=0.0)
     known_I = ~np.isnan(values_IS).all(axis=1)
-    unit_IS = _standardized(np.where(np.isfinite(values_IS), values_IS, floor))
-    columns = ["layer", "expert", "similarity", "beats_chance", "weight_similarity"]
+    unit_IS = _standardized(values_IS)
+    columns = ["layer", "expert", "similarity", "apart", "beats_chance", "weight_similarity"]
     if not known_I[own] or values_IS.shape[1] < _FEWEST_TASKS or not unit_IS[own].any():
         return pd.DataFrame(columns=columns)
-    similarity_I = unit_IS @ unit_IS[own]
     others = known_I & (np.arange(len(names)) != own)
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permuted(np.broadcast_to(unit_IS[own], (n_permutations, values_IS.shape[1])), axis=1)
-    largest = (unit_IS[others] @ shuffled.T).max(axis=0) if others.any() and n_permutations else np.array([np.nan])
-    bound = float(np.quantile(largest, 0.99))
-    found = pd.DataFrame(names, columns=["layer", "expert"]).assign(similarity=similarity_I)
-    found["beats_chance"] = found["similarity"] > bound
+    apart_I, bound = _judged_apart(
+        *_halved_lifts(trace, values_IS), own, others=others, n_permutations=n_permutations, seed=seed
+    )
+    found = pd.DataFrame(names, columns=["layer", "expert"]).assign(similarity=unit_IS @ unit_IS[own], apart=apart_I)
+    found["beats_chance"] = found["apart"] > bound
     found["weight_similarity"] = _by_weight(trace, names, layer=layer, expert=expert)
     found = found[others].sort_values("similarity", ascending=False, kind="stable").reset_index(drop=True)
-    found.attrs.update(unit={"similarity": "correlation", "weight_similarity": "cosine"}, null_99=bound)
+    units = {"similarity": "correlation", "apart": "correlation", "weight_similarity": "cosine"}
+    found.attrs.update(unit=units, null_99=bound)
     return found[columns]
 
 
@@ -121,7 +123,53 @@ def load_over_run(trace: RoutingTrace, *, layer: str, expert: int, n_windows: in
     return frame
 
 
+def _halved_lifts(trace: RoutingTrace, values_IS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(I, S) lifts on two halves of the prompts, of the tasks that both halves have."""
+    if trace.level == "counts":
+        return values_IS[:, :0], values_IS[:, :0]
+    if decided_by_task(trace):
+        # A task is one decision there, and its prompts repeat it.
+        return values_IS, values_IS
+    task_P, exists_LE = trace.task_of_prompt, trace.expert_exists.to_numpy()
+    halves = prompt_halves(trace)
+    both = np.flatnonzero(
+        np.all([np.bincount(task_P[half], minlength=len(trace.tasks)) > 0 for half in halves], axis=0)
+    )
+    parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for block in prompt_rates(trace):
+        overall_LE = mean_over_prompts(block.rate_PLE)
+        for half, part in zip(halves, parts, strict=True):
+            of_task = [half[task_P[half] == task] for task in both]
+            rate_SLE = np.array([mean_over_prompts(block.rate_PLE[rows]) for rows in of_task])
+            n_SL = np.array([block.n_assignments_PL[rows].sum(axis=0) for rows in of_task])
+            if len(both):
+                lift_SLE = lift_of(rate_SLE, overall_LE=overall_LE, n_assignments_GL=n_SL)
+                part.append(lift_SLE[:, exists_LE[block.layers]].T)
+    if not parts[0]:
+        return values_IS[:, :0], values_IS[:, :0]
+    return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+
+def _judged_apart(
+    own_IS: np.ndarray, other_IS: np.ndarray, own: int, *, others: np.ndarray, n_permutations: int, seed: int
+) -> tuple[np.ndarray, float]:
+    """(I) similarity on different prompts, and what the largest of them stays below in 99 % of the shuffles."""
+    if own_IS.shape[1] < _FEWEST_TASKS:
+        return np.full(len(own_IS), np.nan), float("nan")
+    mine_S, unit_IS = _standardized(own_IS)[own], _standardized(other_IS)
+    if not (others.any() and n_permutations):
+        return unit_IS @ mine_S, float("nan")
+    rng = np.random.default_rng(seed)
+    shuffled_NS = rng.permuted(np.broadcast_to(mine_S, (n_permutations, len(mine_S))), axis=1)
+    largest_N = (unit_IS[others] @ shuffled_NS.T).max(axis=0)
+    return unit_IS @ mine_S, float(np.quantile(largest_N, 0.99))
+
+
 def _standardized(values_IS: np.ndarray) -> np.ndarray:
+    """Rows of mean 0 and length 1."""
+    # An expert that a task shuns altogether has no lift there: the lowest that any has stands for it.
+    floor = np.nanmin(values_IS[np.isfinite(values_IS)], initial=0.0)
+    values_IS = np.where(np.isfinite(values_IS), values_IS, floor)
     centered = values_IS - values_IS.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centered, axis=1, keepdims=True)
     unit: np.ndarray = np.where(length > _SMALLEST_SPREAD, centered / np.maximum(length, _SMALLEST_SPREAD), 0.0)

@@ -85,14 +85,18 @@ def similar_reading(found: pd.DataFrame) -> str:
     if found.empty:
         return "Who is like it cannot be told: it was never chosen, or the run has fewer than three tasks."
     sure = found[found["beats_chance"]]
-    best = found.iloc[0]
+    best = (found if sure.empty else sure).iloc[0]
     name = escaped(expert_name(str(best["layer"]), int(best["expert"])))
+    alike = f"{name} (r = {best['similarity']:.2f} over the tasks' lifts)"
+    if not np.isfinite(found.attrs["null_99"]):
+        return f"Most alike is {alike}; too few tasks have prompts enough to say whether that is chance."
     if sure.empty:
         return (
-            f"Most alike is {name} (r = {best['similarity']:.2f} over the tasks' lifts), but among so many experts one "
-            f"as alike is to be expected by chance (up to {found.attrs['null_99']:.2f})."
+            f"Most alike is {alike}. Looked at on different prompts of each task, no expert is more alike than chance "
+            f"makes one among so many (up to {found.attrs['null_99']:.2f})."
         )
     return (
-        f"{count(len(sure), 'expert')} are used by the same tasks more than chance explains (r above "
-        f"{found.attrs['null_99']:.2f}); most alike is **{name}** (r = {best['similarity']:.2f})."
+        f"{count(len(sure), 'expert')} are used by the same tasks more than chance and shared prompts explain (r above "
+        f"{found.attrs['null_99']:.2f} on different prompts of each task); most alike is **{name}** "
+        f"(r = {best['similarity']:.2f}, on different prompts {best['apart']:.2f})."
     )
