@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis.passes import BatchOrder, Passes, passes_of
+from analysis.passes import BatchOrder, passes_of
+from analysis.placement_measures import ENDS, MEASURES, device_loads, draws_of_batches, judged
 from analysis.placements import (
     Placement,
     balanced_placement,
@@ -21,25 +22,13 @@ from analysis.placements import (
     random_placement,
 )
 from analysis.rates import draws_of_prompts
-from analysis.scan import count_table, keyed_blocks, mapped_chunks, require_tokens
+from analysis.scan import count_table, mapped_chunks, require_tokens
 from routing.chunks import Chunk
 from routing.errors import SelectionError
 from routing.selection import Selection
 from routing.trace import RoutingTrace
 
 __all__ = ["PlacementStudy", "placement_what_if", "prompt_halves"]
-
-_EPSILON = 1e-5
-_MEASURES = {
-    "device_max_over_mean": "ratio",
-    "balancedness_sglang": "share",
-    "balancedness_vllm": "share",
-    "slowdown_bound": "ratio",
-    "worst_pass": "ratio",
-    "nodes_per_token": "nodes",
-    "leaving_share": "share of assignments",
-    "sends_per_token": "nodes",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +85,8 @@ def placement_what_if(
     - `nodes_per_token`: distinct nodes of a token's experts in a layer. `leaving_share`: share of assignments on
       another node than the token's own; `sends_per_token`: distinct nodes other than its own. Prompts of a batch are
       dealt to devices in turn; a replica on the token's node is preferred.
+    - `saved_time`, `saved_sends`: 1 − slowdown_bound, or sends_per_token, over that of "linear"; the same batches are
+      drawn for both.
 
     "random" is the mean of `n_random` placements by lot. Intervals of judged measures come from drawing batches again.
 
@@ -113,7 +104,8 @@ def placement_what_if(
         seed: of the halves, lots and draws.
 
     Returns:
-        (placement, part) · PlacementStudy of the measures · as they say; NaN where nothing was routed.
+        (placement, part) · PlacementStudy of the measures · as they say; NaN where nothing was routed. attrs say of
+        how many batches the judged half is made ("n_batches").
 
     Raises:
         SelectionError: there are fewer than two prompts, or devices, nodes and experts do not fit.
@@ -143,24 +135,25 @@ def placement_what_if(
     placements |= {each.name: each for each in imported}
     rng = np.random.default_rng(seed)
     lots = [random_placement(trace, n_devices=n_devices, n_nodes=n_nodes, rng=rng) for _ in range(n_random)]
-    table, loads = {}, {}
+    table, loads, n_batches = {}, {}, 0
     for part, half in halves.items():
         passes = passes_of(half, batch_size=batch_size, order=order, seed=seed)
         draws_RB = None
-        if part == "judged" and n_bootstrap and passes.n_batches > 1:
-            draws_RB = rng.multinomial(passes.n_batches, np.full(passes.n_batches, 1 / passes.n_batches), n_bootstrap)
-        for name, placement in placements.items():
-            table[name, part] = _judged(half, placement, passes, draws_RB=draws_RB)
-            if part == "judged":
-                loads[name] = _device_load(half, placement)
+        if part == "judged":
+            n_batches = passes.n_batches
+            # Of their own, so that intervals do not hang on how many lots were drawn before.
+            draws_RB = draws_of_batches(n_batches, n_bootstrap, rng=np.random.default_rng([seed, 1]))
+            loads = device_loads(half, placements | ({"random": lots[0]} if lots else {}))
+        rows_of_part = judged(half, [*placements.values(), *lots], passes, draws_RB=draws_RB)
+        for name, found in zip(placements, rows_of_part, strict=False):
+            table[name, part] = found
         if lots:
-            drawn = pd.DataFrame([_judged(half, each, passes, draws_RB=None) for each in lots])
-            table["random", part] = drawn.mean().to_dict()
-            if part == "judged":
-                loads["random"] = _device_load(half, lots[0])
+            drawn = pd.DataFrame(rows_of_part[len(placements) :])
+            table["random", part] = drawn.mean().to_dict() | dict.fromkeys(ENDS, float("nan"))
     frame = pd.DataFrame(list(table.values()), index=pd.MultiIndex.from_tuples(table, names=["placement", "part"]))
-    frame = frame[[f"{name}{end}" for name in _MEASURES for end in ("", "_low", "_high")]]
-    frame.attrs["unit"] = {f"{name}{end}": unit for name, unit in _MEASURES.items() for end in ("", "_low", "_high")}
+    frame = frame[[f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")]]
+    frame.attrs["n_batches"] = n_batches
+    frame.attrs["unit"] = {f"{name}{end}": unit for name, unit in MEASURES.items() for end in ("", "_low", "_high")}
     most = max(placement.n_devices for placement in placements.values())
     padded = [np.pad(each, ((0, 0), (0, most - each.shape[1])), constant_values=np.nan) for each in loads.values()]
     device_load = xr.DataArray(
@@ -214,123 +207,3 @@ def _together(trace: RoutingTrace) -> np.ndarray:
     for pairs in mapped_chunks(trace, of_chunk):
         total += pairs
     return total + total.transpose(0, 2, 1)
-
-
-def _judged(
-    half: RoutingTrace, placement: Placement, passes: Passes, *, draws_RB: np.ndarray | None
-) -> dict[str, float]:
-    max_GL, mean_GL = _pass_loads(half, placement, passes)
-    sums_GX = _pass_sums(max_GL, mean_GL)
-    batch_G = passes.table["batch"].to_numpy()
-    sums_BX = np.zeros((passes.n_batches, sums_GX.shape[1]))
-    np.add.at(sums_BX, batch_G, sums_GX)
-    sums_BX = np.hstack([sums_BX, _traffic(half, placement, passes)])
-    found = dict(zip(_RATIOS, _ratios(sums_BX.sum(axis=0)), strict=True))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        by_pass = sums_GX[:, 0] / sums_GX[:, 1]
-    found["worst_pass"] = float(np.nanmax(by_pass)) if np.isfinite(by_pass).any() else float("nan")
-    for name in _MEASURES:
-        found[f"{name}_low"] = found[f"{name}_high"] = float("nan")
-    if draws_RB is not None:
-        drawn = np.array([_ratios(each) for each in draws_RB @ sums_BX])
-        for name, values in zip(_RATIOS, drawn.T, strict=True):
-            if np.isfinite(values).any():
-                found[f"{name}_low"], found[f"{name}_high"] = np.nanquantile(values, [0.025, 0.975]).tolist()
-    return found
-
-
-_RATIOS = tuple(name for name in _MEASURES if name != "worst_pass")
-
-
-def _pass_sums(max_GL: np.ndarray, mean_GL: np.ndarray) -> np.ndarray:
-    """Of each pass, sums over layers from which the measures are made: every measure is a ratio of two sums."""
-    some_GL = mean_GL > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        factor_G = np.where(some_GL, max_GL / mean_GL, 0.0).sum(axis=1)
-        even_G = np.where(some_GL, (mean_GL + _EPSILON) / (max_GL + _EPSILON), 0.0).sum(axis=1)
-        n_G = some_GL.sum(axis=1).astype(float)
-        max_G, mean_G = np.where(some_GL, max_GL, 0).sum(axis=1), np.where(some_GL, mean_GL, 0).sum(axis=1)
-        by_layer_G = np.where(n_G > 0, even_G / n_G, 0.0)
-        by_sum_G = np.where(n_G > 0, mean_G / max_G, 0.0)
-    return np.stack([factor_G, n_G, by_layer_G, by_sum_G, (n_G > 0).astype(float), max_G, mean_G], axis=1)
-
-
-def _ratios(sums: np.ndarray) -> list[float]:
-    """The measures, in the order of `_RATIOS`, from the sums of `_pass_sums` and `_traffic`."""
-    factor, n, by_layer, by_sum, n_passes, largest, mean, tokens, nodes, leaving, sends, pairs = sums.tolist()
-    parts = (
-        (factor, n),
-        (by_layer, n_passes),
-        (by_sum, n_passes),
-        (largest, mean),
-        (nodes, tokens),
-        (leaving, pairs),
-        (sends, tokens),
-    )
-    return [above / below if below else float("nan") for above, below in parts]
-
-
-def _pass_loads(half: RoutingTrace, placement: Placement, passes: Passes) -> tuple[np.ndarray, np.ndarray]:
-    """(G, L) largest and mean load of a device, in assignments."""
-    share_LED = placement.shares(n_experts=half.n_experts)
-    max_GL, mean_GL = np.zeros((2, len(passes.table), half.n_layers))
-    for layers, table in keyed_blocks(half, passes.key, n_groups=len(passes.table)):
-        for number in range(table.tokens_GL.shape[1]):
-            load_GD = table.assignments_GLE[:, number].astype(float) @ share_LED[layers.start + number]
-            max_GL[:, layers.start + number] = load_GD.max(axis=1)
-            mean_GL[:, layers.start + number] = load_GD.mean(axis=1)
-    return max_GL, mean_GL
-
-
-def _device_load(half: RoutingTrace, placement: Placement) -> np.ndarray:
-    """(L, D) share of each layer's assignments."""
-    counts_LE = count_table(half).assignments_GLE[0].astype(float)
-    load_LD = np.einsum("le,led->ld", counts_LE, placement.shares(n_experts=half.n_experts))
-    total_L = load_LD.sum(axis=1, keepdims=True)
-    found: np.ndarray = load_LD / np.where(total_L > 0, total_L, np.nan)
-    return found
-
-
-def _traffic(half: RoutingTrace, placement: Placement, passes: Passes) -> np.ndarray:
-    """(B, 5) tokens times layers, distinct nodes, pairs that leave, other nodes, and pairs, of each batch."""
-    # Compiling costs a second, so it is not paid by who only imports this room.
-    from analysis.kernels import frozen
-    from analysis.structure_kernels import count_nodes
-
-    nodes_LEV, n_replicas_LE = _nodes_of_experts(placement, n_experts=half.n_experts)
-    top_k_L = np.array([facts.top_k for facts in half.layer_facts], dtype=np.int64)
-    # The prompts of a batch are dealt to devices in turn.
-    place_P = np.zeros(half.n_prompts, dtype=np.int64)
-    for batch in range(passes.n_batches):
-        mine = np.flatnonzero(passes.batch_P == batch)
-        place_P[mine] = np.arange(len(mine))
-    home_P = place_P % placement.n_devices // (placement.n_devices // placement.n_nodes)
-
-    def of_chunk(chunk: Chunk) -> np.ndarray:
-        assert chunk.experts is not None
-        found: np.ndarray = count_nodes(
-            frozen(chunk.experts),
-            passes.batch_P[chunk.prompt],
-            home_P[chunk.prompt],
-            top_k_L,
-            nodes_LEV,
-            n_replicas_LE,
-            passes.n_batches,
-            placement.n_nodes,
-        )
-        return found
-
-    total_BL4 = np.zeros((passes.n_batches, half.n_layers, 4), np.int64)
-    for part in mapped_chunks(half, of_chunk):
-        total_BL4 += part
-    pairs_B = (total_BL4[:, :, 0] * top_k_L).sum(axis=1)
-    return np.hstack([total_BL4.sum(axis=1), pairs_B[:, None]]).astype(float)
-
-
-def _nodes_of_experts(placement: Placement, *, n_experts: int) -> tuple[np.ndarray, np.ndarray]:
-    """(L, E, N) the distinct nodes that hold a replica, first ones first, and (L, E) how many there are."""
-    share_LED = placement.shares(n_experts=n_experts)
-    shape = (*share_LED.shape[:2], placement.n_nodes, placement.n_devices // placement.n_nodes)
-    holds_LEN = (share_LED.reshape(shape) > 0).any(axis=3)
-    nodes_LEV = np.argsort(~holds_LEN, axis=2, kind="stable")
-    return nodes_LEV.astype(np.int64), np.maximum(holds_LEN.sum(axis=2), 1).astype(np.int64)

@@ -6,7 +6,7 @@ Legend: L layer, E expert, S slot, D device, N node.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from analysis.packing import even_packs, packs_together, replicated
+from analysis.placement_maps import read_count, read_slots
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
@@ -191,8 +192,8 @@ def read_placement(
 ) -> Placement:
     """A placement from a map of physical slots to logical experts.
 
-    What `Placement.to_json` gave is read, and {"physical_to_logical_map": [[…], …]}, a list a layer in the order of the
-    trace, as serving engines write it; these do not say how many devices there are.
+    What `Placement.to_json` gave is read, and {"physical_to_logical_map": [[…], …]}, a list an MoE layer or a list a
+    layer of the model, as serving engines write it; these do not say how many devices there are.
 
     Args:
         source: the map, or a JSON file that holds it.
@@ -208,39 +209,18 @@ def read_placement(
         SelectionError: the map does not fit the trace, or does not say how many devices there are.
     """
     given = source if isinstance(source, Mapping) else _read_json(Path(source))
-    by_layer = given.get("physical_to_logical", given.get("physical_to_logical_map"))
-    if isinstance(by_layer, Mapping):
-        if lacking := [layer for layer in trace.layers if layer not in by_layer]:
-            msg = f"The placement has no layer {lacking}; it holds {list(by_layer)}. Give every layer of the trace."
-            raise SelectionError(msg)
-        by_layer = [by_layer[layer] for layer in trace.layers]
-    if not isinstance(by_layer, Sequence) or len(by_layer) != trace.n_layers:
-        found = "nothing" if by_layer is None else f"{len(by_layer)} layers"
+    slots_LS = read_slots(given, trace.layer_facts)
+    n_slots = int(slots_LS.shape[1])
+    devices = n_devices or read_count(given.get("n_devices"), name="n_devices")
+    nodes = n_nodes or read_count(given.get("n_nodes"), name="n_nodes") or 1
+    if devices is None or n_slots % devices or devices % nodes:
         msg = (
-            f"A placement maps physical slots to logical experts for {trace.n_layers} layers; this one holds {found}. "
-            'Give {"physical_to_logical_map": [[…], …]}, a list a layer.'
-        )
-        raise SelectionError(msg)
-    devices, nodes = n_devices or given.get("n_devices"), n_nodes or given.get("n_nodes") or 1
-    lengths = {len(slots) for slots in by_layer}
-    if not devices or len(lengths) != 1 or next(iter(lengths)) % int(devices) or int(devices) % int(nodes):
-        msg = (
-            f"Layers of {sorted(lengths)} slots cannot be laid on {devices} devices of {nodes} nodes. "
+            f"{n_slots} slots a layer cannot be laid on {devices or 'an unknown number of'} devices of {nodes} nodes. "
             "Say n_devices and n_nodes so that nodes divide devices and devices divide the slots."
         )
         raise SelectionError(msg)
-    slots_LS = np.array(by_layer, dtype=np.int64)
-    for layer, facts in enumerate(trace.layer_facts):
-        held = set(slots_LS[layer].tolist()) - {-1}
-        if held != set(range(facts.n_experts)):
-            wrong = sorted(held ^ set(range(facts.n_experts)))
-            msg = (
-                f"The placement of {facts.label} lacks or adds the experts {wrong[:8]}; it has {facts.n_experts}. "
-                "Give every expert at least one slot."
-            )
-            raise SelectionError(msg)
     title = name or str(given.get("name") or "imported")
-    return Placement(name=title, layers=trace.layers, slots_LS=slots_LS, n_devices=int(devices), n_nodes=int(nodes))
+    return Placement(name=title, layers=trace.layers, slots_LS=slots_LS, n_devices=devices, n_nodes=nodes)
 
 
 def random_placement(trace: RoutingTrace, *, n_devices: int, n_nodes: int, rng: np.random.Generator) -> Placement:

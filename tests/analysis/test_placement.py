@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.packing import even_packs, packs_together, replicated
+from analysis.placement_maps import engine_map
 from analysis.placement_study import placement_what_if, prompt_halves
 from analysis.placements import (
     Placement,
@@ -207,6 +208,18 @@ def test_a_placement_travels_as_json(tmp_path):
         {"physical_to_logical_map": [list(range(8))] * 3},
         {"physical_to_logical_map": [list(range(8))] * 3, "n_devices": 3},
         {"physical_to_logical": {"L00": list(range(8))}, "n_devices": 2},
+        {"physical_to_logical_map": 7},
+        {"physical_to_logical_map": ["01234567"] * 3, "n_devices": 2},
+        {"physical_to_logical_map": [[*range(7), 7.5]] * 3, "n_devices": 2},
+        {"physical_to_logical_map": [[*range(7), True]] * 3, "n_devices": 2},
+        {"physical_to_logical_map": [[*range(8), -2]] * 3, "n_devices": 3},
+        {"physical_to_logical_map": [[*range(8), 10**30]] * 3, "n_devices": 3},
+        {"physical_to_logical_map": [[]] * 3, "n_devices": 2},
+        {"physical_to_logical_map": [list(range(8)), list(range(8)), [*range(8), 0, 0]], "n_devices": 2},
+        {"physical_to_logical_map": [list(range(8))] * 3, "n_devices": "two"},
+        {"physical_to_logical_map": [list(range(8))] * 3, "n_devices": 0},
+        {"physical_to_logical_map": [list(range(8))] * 3, "n_devices": 2.0},
+        {"physical_to_logical_map": [list(range(8))] * 3, "n_devices": 2, "n_nodes": -1},
     ],
 )
 def test_maps_that_do_not_fit_are_refused(given):
@@ -233,3 +246,46 @@ def test_stacks_of_different_size_are_placed():
     assert isinstance(study.placements["linear"], Placement)
     assert np.isfinite(study.table["slowdown_bound"]).all()
     assert isinstance(study.table, pd.DataFrame)
+
+
+def test_an_engine_counts_layers_without_experts_too():
+    # Layers 1 and 2 of a model whose layer 0 is dense.
+    trace = trace_of([[[0], [1]]] * 4, n_experts=4, layer_facts=facts_of(2, n_experts=4, top_k=1, first=1))
+    placement = balanced_placement(trace, np.array([[4.0, 1, 1, 1], [1, 1, 1, 4.0]]), n_devices=3)
+    written = engine_map(placement.slots_LS, trace.layer_facts)
+    assert list(written) == ["physical_to_logical_map"]
+    rows = written["physical_to_logical_map"]
+    assert rows[0] == [0, 1, 2, 3, 0, 1]
+    assert rows[1:] == placement.slots_LS.tolist()
+    again = read_placement(json.loads(json.dumps(written)), trace, n_devices=3)
+    assert again.slots_LS.tolist() == placement.slots_LS.tolist()
+
+
+def test_an_engine_has_no_empty_slots():
+    trace = trace_of([[0]], n_experts=6)
+    with pytest.raises(SelectionError, match="one table"):
+        engine_map(linear_placement(trace, n_devices=4).slots_LS, trace.layer_facts)
+    with pytest.raises(SelectionError, match="one table"):
+        both = encoder_decoder_trace()
+        engine_map(np.zeros((both.n_layers, 8), int), both.layer_facts)
+
+
+def test_saved_time_is_against_linear_on_the_same_batches():
+    trace = planted_trace(seed=4, specialists={}, popular={(1, 0): 2.5, (1, 1): 2.5}, n_prompts_a_task=20, n_layers=2)
+    table = placement_what_if(trace, n_devices=4, n_nodes=2, batch_size=8).table
+    judged = table.xs("judged", level="part")
+    bound = judged["slowdown_bound"]
+    assert judged["saved_time"].to_dict() == pytest.approx((1 - bound / bound["linear"]).to_dict(), abs=1e-9)
+    assert judged.loc["linear", ["saved_time_low", "saved_time_high"]].tolist() == [0, 0]
+    assert judged.loc["balanced", "saved_time_low"] > 0.1
+    assert judged.loc["balanced", "saved_time_low"] < judged.loc["balanced", "saved_time"]
+    sends = judged["sends_per_token"]
+    assert judged.loc["balanced", "saved_sends"] == pytest.approx(1 - sends["balanced"] / sends["linear"])
+    assert table.attrs["n_batches"] == 8
+
+
+def test_where_there_is_nothing_to_save_the_interval_holds_zero():
+    trace = null_trace(seed=5, prompt_effect=0.0, n_prompts_a_task=30, n_layers=2)
+    judged = placement_what_if(trace, n_devices=4, batch_size=8, n_random=2).table.xs("judged", level="part")
+    assert judged.loc["balanced", "saved_time_low"] < 0 < judged.loc["balanced", "saved_time_high"]
+    assert np.isnan(judged["saved_sends"]).all()  # One node: nothing is sent, nothing saved.
