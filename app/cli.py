@@ -63,6 +63,13 @@ class Over(StrEnum):
     task_type = "task_type"
 
 
+class Ranking(StrEnum):
+    """How the experts that serve a group are found."""
+
+    z = "z"
+    r = "r"
+
+
 def _in_sentences(command: Callable[..., None]) -> Callable[..., None]:
     """Errors of our family are told as what they are: sentences. Everything else stays a traceback."""
 
@@ -204,6 +211,9 @@ def knock_out(
         list[str] | None, typer.Option(help="A group of prompts whose own experts are knocked out; may be repeated.")
     ] = None,
     n_experts: Annotated[int, typer.Option(min=1, help="Experts a group that --serving names.")] = 3,
+    ranked_by: Annotated[
+        Ranking, typer.Option(help="How their experts are found: z over prompts, or r over tasks.")
+    ] = Ranking.z,
     over: Annotated[Over, typer.Option(help="What prompts are grouped by.")] = Over.task_type,
     n_random: Annotated[int, typer.Option("--random", min=0, help="Random sets for each set.")] = 20,
     model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
@@ -220,8 +230,8 @@ def knock_out(
 
     run_knock_out(
         trace, console=out, model=model, tasks=tasks or [], experts=experts or [], serving=serving or [],
-        n_experts=n_experts, over=over.value, n_random=n_random, generate=generate, limit=limit, seed=seed,
-        batch_size=batch_size, device=device, out=folder,
+        n_experts=n_experts, ranked_by=ranked_by.value, over=over.value, n_random=n_random, generate=generate,
+        limit=limit, seed=seed, batch_size=batch_size, device=device, out=folder,
     )  # fmt: skip
 
 

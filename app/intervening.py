@@ -51,6 +51,7 @@ def run_knock_out(
     experts: list[str],
     serving: list[str],
     n_experts: int,
+    ranked_by: str,
     over: str,
     n_random: int,
     generate: bool,
@@ -73,7 +74,7 @@ def run_knock_out(
     bench = _bench(trace, model, tasks, limit=limit, seed=seed, batch_size=batch_size, device=device, generate=generate)
     from analysis.interventions import knock_out, serving_sets
 
-    found = serving_sets(trace, serving, over=over, n_experts=n_experts, seed=seed)
+    found = serving_sets(trace, serving, over=over, n_experts=n_experts, ranked_by=ranked_by, seed=seed)
     if empty := [group for group, chosen in found.items() if not chosen]:
         msg = f"No expert is used more by {', '.join(empty)} than by other prompts. Name the experts (--experts)."
         raise SelectionError(msg)
@@ -92,7 +93,7 @@ def run_knock_out(
     for group, chosen in found.items():
         console.print(f"[bold]{escape(group)}[/] is served by {', '.join(map(_plain, chosen))}.")
     columns = ["set", "group", "n_prompts", "nll_change", "low", "high", "random_mean", "p_value"]
-    title = "Surprise without the experts (nats a token), beside random sets of the same layers"
+    title = "Surprise without the experts (nats a token), beside random sets of like layers and load"
     console.print(_printed(result.effects[columns], title))
     scored = result.effects[result.effects["score_change"].notna()]
     if len(scored):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analysis.correlation import feature_correlation
 from analysis.interventions.bench import Bench
 from analysis.interventions.effects import ALL, changes, effects, groups_of, mean_interval, rank_p_value
 from analysis.interventions.ledger import Progress, StudyFolder
@@ -26,6 +27,7 @@ from routing import RoutingTrace, SelectionError
 __all__ = ["KnockOut", "knock_out", "serving_sets"]
 
 UNTOUCHED = "untouched"
+VERSION = 2  # of how random sets are drawn: units of another version are not gone on with
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,6 +99,7 @@ def knock_out(
     }
     params = {
         **bench.identity(),
+        "version": VERSION,
         "trace": trace.digest,
         "sets": {name: [[layer, int(expert)] for layer, expert in experts] for name, experts in sets.items()},
         "n_random": n_random,
@@ -123,31 +126,38 @@ def knock_out(
 
 
 def serving_sets(
-    trace: RoutingTrace, groups: Sequence[str], *, over: str = "task_type", n_experts: int = 3, seed: int = 0
+    trace: RoutingTrace,
+    groups: Sequence[str],
+    *,
+    over: str = "task_type",
+    n_experts: int = 3,
+    ranked_by: str = "z",
+    seed: int = 0,
 ) -> dict[str, list[Expert]]:
     """For each group of prompts, the experts that it uses most beyond what prompts do overall.
 
-    Candidates are ranked by z of `specialization`; of a layer, at least as many experts are left as a token needs, and
-    as many as are taken, so that random sets exist.
+    Candidates are ranked by z of `specialization`, or by r of `feature_correlation`; of a layer, at least as many
+    experts are left as a token needs, and as many as are taken, so that random sets exist.
 
     Args:
         trace: the trace.
         groups: tasks or task types.
         over: which of the two they are.
         n_experts: how many for each.
+        ranked_by: "z", prompts as the points; "r", tasks as the points, for task types that several tasks share.
         seed: of the permutations.
 
     Raises:
-        SelectionError: a group is none of the trace's.
+        SelectionError: a group is none of the trace's, or no such ranking exists.
     """
-    table = specialization(trace, over=over, n_permutations=100, seed=seed)  # type: ignore[arg-type]
+    table = _ranking(trace, over=over, ranked_by=ranked_by, seed=seed)
     known = table["group"].to_numpy().tolist()
     if unknown := [group for group in groups if group not in known]:
         msg = f"The trace has no {over} {', '.join(unknown)}; it has {', '.join(known)}. Name one of these."
         raise SelectionError(msg)
     found: dict[str, list[Expert]] = {}
     for group in groups:
-        z = table["z"].sel(group=group).to_series().dropna()
+        z = table.sel(group=group).to_series().dropna()
         z = z[z > 0].sort_values(ascending=False, kind="stable")
         chosen: list[Expert] = []
         for layer, expert in z.index:
@@ -158,6 +168,19 @@ def serving_sets(
                 chosen.append((str(layer), int(expert)))
         found[group] = chosen
     return found
+
+
+def _ranking(trace: RoutingTrace, *, over: str, ranked_by: str, seed: int) -> xr.DataArray:
+    """(group, layer, expert) how much more a group uses each expert."""
+    if ranked_by == "z":
+        return specialization(trace, over=over, n_permutations=100, seed=seed)["z"]  # type: ignore[arg-type]
+    if ranked_by != "r" or over != "task_type":
+        msg = (
+            f"Experts are ranked by 'z', or for task types by 'r', not by {ranked_by!r} over {over}. "
+            "Choose one of the two."
+        )
+        raise SelectionError(msg)
+    return feature_correlation(trace, n_permutations=0)["r"].rename(feature="group")
 
 
 def _without(bench: Bench, experts: Sequence[Expert]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from math import comb
+from math import comb, prod
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ Expert = tuple[str, int]
 
 N_ENUMERATED = 4096
 SHARE_KEPT = 0.5
-"""Of the possible sets of a layer, the half whose load is nearest to the chosen one's is drawn from."""
+"""Of the possible sets of a layer, the half whose load is nearest to the chosen one's is drawn from, if enough."""
 
 
 def matched_sets(
@@ -28,7 +28,9 @@ def matched_sets(
     """Distinct random sets with as many experts in each layer as the chosen set, of about its load, none of them in it.
 
     In each layer all sets of as many other experts are possible; drawn is from the half of them whose summed load is
-    nearest to the chosen one's. Where the layers allow fewer than `n_sets` distinct sets, all of them are given.
+    nearest to the chosen one's. Where that gives fewer than `n_sets` distinct sets, all of them are drawn from; where a
+    set that lies in one layer has fewer still, as one expert of sixteen has, sets of the nearest layers of its stack
+    are added, those nearest in load first. What is still lacking does not exist: fewer are given.
 
     Args:
         load: (layer, expert) share of a layer's work; NaN where there is no expert.
@@ -41,16 +43,18 @@ def matched_sets(
     """
     require_known(load, experts)
     rng = np.random.default_rng(seed)
-    pools: dict[str, list[tuple[int, ...]]] = {}
+    possible: dict[str, list[tuple[int, ...]]] = {}
     for layer in dict.fromkeys(layer for layer, _ in experts):
-        pools[layer] = _pool(load.sel(layer=layer).to_numpy(), [e for at, e in experts if at == layer], layer, rng)
-    n_possible = 1
-    for pool in pools.values():
-        n_possible *= len(pool)
+        chosen = [expert for at, expert in experts if at == layer]
+        possible[layer] = _possible(load.sel(layer=layer).to_numpy(), chosen, layer, rng)
+    near = {layer: sets[: max(min(len(sets), 2), round(SHARE_KEPT * len(sets)))] for layer, sets in possible.items()}
+    pools = near if prod(map(len, near.values())) >= n_sets else possible
     found: dict[tuple[Expert, ...], None] = {}
-    while len(found) < min(n_sets, n_possible):
+    while len(found) < min(n_sets, prod(map(len, pools.values()))):
         drawn = [(layer, each) for layer, pool in pools.items() for each in pool[rng.integers(len(pool))]]
         found[tuple(drawn)] = None
+    if len(possible) == 1:
+        found |= dict.fromkeys(_from_neighbors(load, experts, n_sets=n_sets - len(found)))
     return list(found)
 
 
@@ -82,21 +86,53 @@ def require_known(load: xr.DataArray, experts: Sequence[Expert]) -> None:
             raise SelectionError(msg)
 
 
-def _pool(load_E: np.ndarray, chosen: list[int], layer: str, rng: np.random.Generator) -> list[tuple[int, ...]]:
+def _possible(load_E: np.ndarray, chosen: list[int], layer: str, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Sets of as many other experts of a layer, nearest in load first; a sample of them where there are many."""
     others = [expert for expert in np.flatnonzero(np.isfinite(load_E)).tolist() if expert not in chosen]
-    size, wanted = len(chosen), float(load_E[chosen].sum())
+    size = len(chosen)
     if len(others) < size:
         msg = (
             f"{layer} has {len(others)} experts besides the {size} chosen ones, too few for a random set of as many. "
             f"Choose {len(others)} at most in this layer."
         )
         raise SelectionError(msg)
+    return _nearest_in_load(load_E, others, size, wanted=float(load_E[chosen].sum()), rng=rng)
+
+
+def _nearest_in_load(
+    load_E: np.ndarray, others: list[int], size: int, *, wanted: float, rng: np.random.Generator
+) -> list[tuple[int, ...]]:
     if comb(len(others), size) <= N_ENUMERATED:
         sets = list(combinations(others, size))
     else:
         drawn = {tuple(sorted(rng.choice(others, size, replace=False).tolist())) for _ in range(N_ENUMERATED)}
         sets = sorted(drawn)
     distance = [abs(float(load_E[list(each)].sum()) - wanted) for each in sets]
-    order = np.argsort(distance, kind="stable")
-    n_kept = max(min(len(sets), 2), round(SHARE_KEPT * len(sets)))
-    return [sets[place] for place in order[:n_kept]]
+    return [sets[place] for place in np.argsort(distance, kind="stable")]
+
+
+def _from_neighbors(load: xr.DataArray, experts: Sequence[Expert], *, n_sets: int) -> list[tuple[Expert, ...]]:
+    """Sets of as many experts of one other layer of the stack, the nearest layers first, then the nearest in load."""
+    own, size = experts[0][0], len(experts)
+    layers = [str(each) for each in load["layer"].to_numpy()]
+    load_LE = load.transpose("layer", "expert").to_numpy()
+    there_LE = np.isfinite(load_LE)
+    place, wanted = layers.index(own), float(sum(load_LE[layers.index(own), expert] for _, expert in experts))
+    others = [
+        each
+        for each in range(len(layers))
+        if each != place and _stack(layers[each]) == _stack(own) and there_LE[each].sum() >= there_LE[place].sum()
+    ]
+    found: list[tuple[Expert, ...]] = []
+    for each in sorted(others, key=lambda number: (abs(number - place), number)):
+        if len(found) >= n_sets:
+            break
+        here = np.flatnonzero(there_LE[each]).tolist()
+        rng = np.random.default_rng(each)
+        sets = _nearest_in_load(load_LE[each], here, size, wanted=wanted, rng=rng)
+        found += [tuple((layers[each], expert) for expert in one) for one in sets[: n_sets - len(found)]]
+    return found
+
+
+def _stack(label: str) -> str:
+    return label.rstrip("0123456789")

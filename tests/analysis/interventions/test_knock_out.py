@@ -22,6 +22,7 @@ from tests.analysis.interventions.makers import bench_of, own_words
 from tests.hooks.forwards import n_hooks
 from tests.tiny import byte_tokenizer, tiny_model
 from tests.tiny_systems import tiny_system
+from tests.traces import TASKS, planted_trace
 
 TYPES = {"choice": "classification", "span": "extractive", "text": "knowledge"}
 
@@ -57,7 +58,7 @@ def test_a_planted_dissociation_is_found(tmp_path: Path) -> None:
     groups = list(TYPES.values())[:2]
     sets = serving_sets(trace, groups, n_experts=1)
     assert sets == {"classification": [("enc00", 0)], "extractive": [("enc00", 1)]}
-    found = knock_out(trace, bench_of(model, tasks), sets=sets, serves={each: each for each in groups}, n_random=20)
+    found = knock_out(trace, bench_of(model, tasks), sets=sets, serves={each: each for each in groups}, n_random=5)
     table = found.effects.set_index(["set", "group"])
     for one, other in (groups, groups[::-1]):
         assert table.loc[(one, one), "nll_change"] > 0.2
@@ -66,7 +67,7 @@ def test_a_planted_dissociation_is_found(tmp_path: Path) -> None:
     inside = found.dissociation.set_index("set")
     assert (inside["difference"] > 0.2).all()
     # Of an expert that one task alone uses, no other set of the layer does that task any harm.
-    assert (inside["n_random"] >= 2).all()
+    assert (inside["n_random"] == 5).all()
     assert (table["random_high"].loc[[(each, each) for each in groups]] <= 0).all()
     (double,) = found.double.to_dict("records")
     assert double["interaction"] == pytest.approx(
@@ -223,6 +224,41 @@ def test_random_sets_match_layers_numbers_and_load(tmp_path: Path) -> None:
         matched_sets(load, [("L00", 16)], n_sets=2)
     with pytest.raises(SelectionError, match="too few for a random set"):
         matched_sets(load, [("L00", e) for e in range(9)], n_sets=2)
+
+
+def test_one_expert_has_as_many_random_ones_as_are_asked_for() -> None:
+    import xarray as xr
+
+    labels = ["enc00", "enc01", "enc02", "dec00"]
+    shares = np.random.default_rng(0).dirichlet(np.ones(8), size=4)
+    shares[0, 6:] = np.nan  # a smaller layer has no room for the experts of a larger one
+    load = xr.DataArray(shares, dims=("layer", "expert"), coords={"layer": labels, "expert": np.arange(8)})
+    # half of the other seven are near in load, and enough for three
+    few = matched_sets(load, [("enc01", 2)], n_sets=3)
+    nearest = np.argsort(np.abs(shares[1] - shares[1, 2]))[1:5]
+    assert len(few) == 3
+    assert {expert for ((_, expert),) in few} <= set(nearest.tolist())
+    many = matched_sets(load, [("enc01", 2)], n_sets=12)
+    assert len(set(many)) == 12
+    assert {one for one in many[:7]} == {(("enc01", expert),) for expert in range(8) if expert != 2}
+    order = np.argsort(np.abs(shares[2] - shares[1, 2]))[:5]
+    assert many[7:] == [(("enc02", int(expert)),) for expert in order]
+    # no other stack, and no smaller layer, stands in
+    assert len(matched_sets(load, [("enc01", 2)], n_sets=50)) == 15
+    assert len(matched_sets(load, [("dec00", 0)], n_sets=50)) == 7
+
+
+def test_experts_are_ranked_over_prompts_or_over_tasks() -> None:
+    names = list(TASKS)[:8]
+    kinds = pd.Series({name: kind for name, kind in TASKS.items() if name in names})
+    shared = str(kinds.value_counts().index[0])
+    mine = kinds.index[kinds == shared]
+    trace = planted_trace(seed=0, n_tasks=8, n_layers=2, specialists=dict.fromkeys(mine, (0, 1)))
+    for ranked_by in ("z", "r"):
+        found = serving_sets(trace, [shared], ranked_by=ranked_by, n_experts=2)[shared]
+        assert (len(found), found[0]) == (2, ("L00", 1))
+    with pytest.raises(SelectionError, match="ranked by 'z'"):
+        serving_sets(trace, ["facts"], over="task", ranked_by="r")
 
 
 def test_effects_by_hand() -> None:
