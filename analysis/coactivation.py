@@ -8,21 +8,14 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from analysis.jackknife import blocks_of_prompts, jackknife_spread, two_sided_p
+from analysis.jackknife import blocks_of_prompts
 from analysis.nulls import q_values
+from analysis.pair_tables import FEWEST, HALF, LARGEST_TABLE, LIFT_COLUMNS, lift_columns, pair_table, spread_of_lift
 from analysis.scan import mapped_chunks, require_tokens
 from routing.chunks import Chunk
 from routing.trace import RoutingTrace
 
 __all__ = ["coactivation"]
-
-LARGEST_TABLE = 1 << 24
-"""Cells of the largest table of pairs held for a chunk; more layers are counted in further scans."""
-
-FEWEST = 5.0
-"""Tokens that chance must give a pair for it to be tested."""
-
-_HALF = 0.5
 
 
 def coactivation(
@@ -71,8 +64,13 @@ def coactivation(
     block_P, n_blocks = blocks_of_prompts(trace, n_blocks=n_blocks, seed=seed)
     n_experts = trace.n_experts
     shape = (trace.n_layers, n_experts, n_experts)
-    names = ("n_together", "rate", "expected", "jaccard", "lift", "lift_low", "lift_high", "z", "p_value")
-    found = {name: np.full(shape, np.nan) for name in names}
+    units = {
+        "n_together": "tokens",
+        "rate": "share of the expert's tokens",
+        "expected": "share of tokens",
+        "jaccard": "share of tokens",
+    } | LIFT_COLUMNS
+    found = {name: np.full(shape, np.nan) for name in units}
     for layer, pairs_BEE, tokens_B in _counted(trace, block_P, n_blocks=n_blocks):
         facts = trace.layer_facts[layer]
         pairs_EE, n_tokens = pairs_BEE.sum(axis=0), int(tokens_B.sum())
@@ -87,19 +85,12 @@ def coactivation(
         together_EE = pairs_EE[square].astype(float)
         lift_EE, spread_EE = _lift(pairs_BEE[(slice(None), *square)], tokens_B, chance_EE)
         n_E = single_E[chosen].astype(float)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            z_EE = lift_EE / spread_EE
-        tested = (n_tokens * chance_EE >= FEWEST) & (spread_EE > 1e-9)
         values = {
             "n_together": together_EE,
             "rate": together_EE / n_E[:, None],
             "expected": chance_EE,
             "jaccard": together_EE / (n_E[:, None] + n_E - together_EE),
-            "lift": lift_EE,
-            "lift_low": lift_EE - 1.96 * spread_EE,
-            "lift_high": lift_EE + 1.96 * spread_EE,
-            "z": np.where(tested, z_EE, np.nan),
-            "p_value": np.where(tested, two_sided_p(z_EE, n_blocks=n_blocks), np.nan),
+            **lift_columns(lift_EE, spread_EE, tested_EE=n_tokens * chance_EE >= FEWEST, n_blocks=n_blocks),
         }
         for name, table in values.items():
             np.fill_diagonal(table, np.nan)
@@ -109,25 +100,16 @@ def coactivation(
     q = np.full(shape, np.nan)
     q[:, upper] = q_values(found["p_value"][:, upper])
     q = np.where(upper, q, q.transpose(0, 2, 1))
-    dims = ("layer", "expert", "other")
-    units = {
-        "n_together": "tokens",
-        "rate": "share of the expert's tokens",
-        "expected": "share of tokens",
-        "jaccard": "share of tokens",
-        "lift": "log2 ratio",
-        "lift_low": "log2 ratio",
-        "lift_high": "log2 ratio",
-        "z": "standard errors",
-        "p_value": "probability",
-    }
-    variables = {name: (dims, values, {"unit": units[name]}) for name, values in found.items()}
-    variables["q_value"] = (dims, q, {"unit": "false-discovery rate"})
-    with np.errstate(invalid="ignore"):
-        called = (q <= fdr) & (np.abs(found["lift"]) >= smallest)
-    variables["significant"] = (dims, called, {"unit": f"q at most {fdr} and |lift| at least {smallest}"})
-    coords = {"layer": list(trace.layers), "expert": np.arange(n_experts), "other": np.arange(n_experts)}
-    return xr.Dataset(variables, coords=coords, attrs={"n_blocks": n_blocks, "seed": seed, "fdr": fdr})
+    return pair_table(
+        found,
+        q,
+        dims=("layer", "expert", "other"),
+        units=units,
+        coords={"layer": list(trace.layers), "expert": np.arange(n_experts), "other": np.arange(n_experts)},
+        fdr=fdr,
+        smallest=smallest,
+        attrs={"n_blocks": n_blocks, "seed": seed},
+    )
 
 
 def _lift(pairs_BEE: np.ndarray, tokens_B: np.ndarray, chance_EE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -141,20 +123,18 @@ def _lift(pairs_BEE: np.ndarray, tokens_B: np.ndarray, chance_EE: np.ndarray) ->
     factor_EE = chance_EE / np.outer(rate_E, rate_E)
 
     def lift(pairs: np.ndarray, tokens: float) -> np.ndarray:
-        single_E = np.maximum(np.diag(pairs), _HALF)
+        single_E = np.maximum(np.diag(pairs), HALF)
         expected = np.outer(single_E, single_E) / tokens * factor_EE
-        found: np.ndarray = np.log2((pairs + _HALF) / (expected + _HALF))
+        found: np.ndarray = np.log2((pairs + HALF) / (expected + HALF))
         return found
 
-    left_out = np.array(
-        [
-            lift(pairs_EE - block_EE, n_tokens - block_tokens)
-            for block_EE, block_tokens in zip(pairs_BEE, tokens_B, strict=True)
-            if block_tokens < n_tokens
-        ]
-    )
+    left_out = [
+        lift(pairs_EE - block_EE, n_tokens - block_tokens)
+        for block_EE, block_tokens in zip(pairs_BEE, tokens_B, strict=True)
+        if block_tokens < n_tokens
+    ]
     whole = lift(pairs_EE, n_tokens)
-    return whole, jackknife_spread(left_out) if len(left_out) else np.full(whole.shape, np.nan)
+    return whole, spread_of_lift(left_out, like=whole)
 
 
 def _counted(trace: RoutingTrace, block_P: np.ndarray, *, n_blocks: int):  # type: ignore[no-untyped-def]

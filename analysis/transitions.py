@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis.jackknife import blocks_of_prompts, jackknife_spread, two_sided_p
+from analysis.jackknife import blocks_of_prompts
 from analysis.nulls import p_value, q_values
 from analysis.other_texts import partners
+from analysis.pair_tables import FEWEST, HALF, LARGEST_TABLE, LIFT_COLUMNS, lift_columns, pair_table, spread_of_lift
 from analysis.placement_study import prompt_halves
 from analysis.rates import decided_by_task
 from analysis.scan import mapped_chunks, require_tokens
@@ -23,10 +24,6 @@ from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
 __all__ = ["layer_information", "layer_steps", "next_layer_predictability", "transitions"]
-
-LARGEST_TABLE = 1 << 24
-FEWEST = 5.0
-_HALF = 0.5
 
 
 def layer_steps(trace: RoutingTrace) -> list[tuple[int, int]]:
@@ -83,8 +80,8 @@ def transitions(
     steps = layer_steps(trace)
     block_P, n_blocks = blocks_of_prompts(trace, n_blocks=n_blocks, seed=seed)
     shape = (len(steps), trace.n_experts, trace.n_experts)
-    names = ("n_tokens", "rate", "expected", "lift", "lift_low", "lift_high", "z", "p_value")
-    found = {name: np.full(shape, np.nan) for name in names}
+    units = {"n_tokens": "tokens", "rate": "share of what follows", "expected": "share of what follows"} | LIFT_COLUMNS
+    found = {name: np.full(shape, np.nan) for name in units}
     top_k_L = np.array([facts.top_k for facts in trace.layer_facts], dtype=np.int64)
     ranks_L = top_k_L if ranks == "all" else np.ones_like(top_k_L)
     for number, joint_BEE in _joint(trace, steps, ranks_L, block_P, n_blocks=n_blocks):
@@ -98,37 +95,14 @@ def transitions(
         lift_EE, spread_EE, expected_EE = _lift(joint_BEE)
         there = (joint_EE.sum(axis=1) > 0)[:, None] & (joint_EE.sum(axis=0) > 0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            z_EE = lift_EE / spread_EE
-            tested = there & (expected_EE >= FEWEST) & (spread_EE > 1e-9)
             values = {
                 "n_tokens": joint_EE,
                 "rate": joint_EE / joint_EE.sum(axis=1, keepdims=True),
                 "expected": np.broadcast_to(joint_EE.sum(axis=0) / total, joint_EE.shape),
-                "lift": lift_EE,
-                "lift_low": lift_EE - 1.96 * spread_EE,
-                "lift_high": lift_EE + 1.96 * spread_EE,
-                "z": np.where(tested, z_EE, np.nan),
-                "p_value": np.where(tested, two_sided_p(z_EE, n_blocks=n_blocks), np.nan),
+                **lift_columns(lift_EE, spread_EE, tested_EE=there & (expected_EE >= FEWEST), n_blocks=n_blocks),
             }
         for name, table in values.items():
             found[name][number] = np.where(there, table, np.nan)
-    q = q_values(found["p_value"])
-    dims = ("step", "expert", "next_expert")
-    units = {
-        "n_tokens": "tokens",
-        "rate": "share of what follows",
-        "expected": "share of what follows",
-        "lift": "log2 ratio",
-        "lift_low": "log2 ratio",
-        "lift_high": "log2 ratio",
-        "z": "standard errors",
-        "p_value": "probability",
-    }
-    variables = {name: (dims, values, {"unit": units[name]}) for name, values in found.items()}
-    variables["q_value"] = (dims, q, {"unit": "false-discovery rate"})
-    with np.errstate(invalid="ignore"):
-        called = (q <= fdr) & (np.abs(found["lift"]) >= smallest)
-    variables["significant"] = (dims, called, {"unit": f"q at most {fdr} and |lift| at least {smallest}"})
     coords = {
         "step": [f"{trace.layers[one]}→{trace.layers[other]}" for one, other in steps],
         "layer": ("step", [trace.layers[one] for one, _ in steps]),
@@ -136,7 +110,16 @@ def transitions(
         "expert": np.arange(trace.n_experts),
         "next_expert": np.arange(trace.n_experts),
     }
-    return xr.Dataset(variables, coords=coords, attrs={"ranks": ranks, "n_blocks": n_blocks, "seed": seed, "fdr": fdr})
+    return pair_table(
+        found,
+        q_values(found["p_value"]),
+        dims=("step", "expert", "next_expert"),
+        units=units,
+        coords=coords,
+        fdr=fdr,
+        smallest=smallest,
+        attrs={"ranks": ranks, "n_blocks": n_blocks, "seed": seed},
+    )
 
 
 def layer_information(trace: RoutingTrace, *, n_deals: int = 20, seed: int = 0) -> xr.Dataset:
@@ -309,15 +292,14 @@ def _lift(joint_BEE: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log2 of observed over independent layers, its standard error from blocks left out, and the expected tokens."""
 
     def lift(joint_EE: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        total = max(float(joint_EE.sum()), _HALF)
+        total = max(float(joint_EE.sum()), HALF)
         expected_EE = np.outer(joint_EE.sum(axis=1), joint_EE.sum(axis=0)) / total
-        return np.log2((joint_EE + _HALF) / (expected_EE + _HALF)), expected_EE
+        return np.log2((joint_EE + HALF) / (expected_EE + HALF)), expected_EE
 
     joint_EE = joint_BEE.sum(axis=0)
     whole, expected_EE = lift(joint_EE)
-    left_out = np.array([lift(joint_EE - block)[0] for block in joint_BEE if block.sum() < joint_EE.sum()])
-    spread = jackknife_spread(left_out) if len(left_out) else np.full(whole.shape, np.nan)
-    return whole, spread, expected_EE
+    left_out = [lift(joint_EE - block)[0] for block in joint_BEE if block.sum() < joint_EE.sum()]
+    return whole, spread_of_lift(left_out, like=whole), expected_EE
 
 
 def _joint(
