@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from figures.grid import ColorScale, add_hatch, add_heatmap, outlines, thinned
 from figures.pieces import plotly_text
-from figures.theme import INKS, Mode, color_of_task_types, finish
+from figures.strips import add_row_strip
+from figures.theme import INKS, Mode, finish
 
 __all__ = ["matrix_heatmap", "similarity_scale"]
 
@@ -71,7 +72,7 @@ def matrix_heatmap(
     left = 0.0
     if row_types is not None:
         left = _STRIP + 0.004
-        _add_strip(figure, [row_types.get(name, "other") for name in rows])
+        add_row_strip(figure, [row_types.get(name, "other") for name in rows], width=_STRIP)
     frames = [(0.0, float(n_columns - 1), float(row), float(row)) for row in selected_rows]
     figure.update_layout(
         coloraxis=scale.layout(mode),
@@ -121,23 +122,3 @@ def _axis(names: Sequence[str], *, title: str, mode: Mode) -> dict[str, object]:
 def _angle(names: Sequence[str]) -> int:
     """Names that would run into each other are written slanted."""
     return 0 if sum(len(name) + 2 for name in names) <= 110 else -40
-
-
-def _add_strip(figure: go.Figure, types: Sequence[str]) -> None:
-    for kind, color in color_of_task_types(types).items():
-        places = [row for row, each in enumerate(types) if each == kind]
-        figure.add_bar(
-            x=[1.0] * len(places),
-            y=places,
-            orientation="h",
-            width=0.94,
-            marker={"color": color, "line": {"width": 0}},
-            name=plotly_text(kind),
-            hovertemplate=plotly_text(kind) + "<extra></extra>",
-            xaxis="x2",
-            yaxis="y",
-        )
-    figure.update_layout(
-        barmode="overlay",
-        xaxis2={"domain": [0, _STRIP], "range": [0, 1], "visible": False, "fixedrange": True, "anchor": "y"},
-    )

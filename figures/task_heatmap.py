@@ -11,7 +11,8 @@ from scipy.cluster.hierarchy import dendrogram
 from figures.cells import Cells, cells_of
 from figures.grid import ColorScale, add_hatch, add_heatmap, outlines, thinned
 from figures.pieces import plotly_text
-from figures.theme import INKS, Mode, color_of_task_types, finish
+from figures.strips import add_column_strip, add_row_strip
+from figures.theme import INKS, Mode, finish
 from routing.selection import expert_name
 
 __all__ = ["MOST_TOLD", "Cells", "cells_of", "task_expert_heatmap"]
@@ -77,7 +78,7 @@ def task_expert_heatmap(
         # Plotly still says which cell is pointed at, and draws nothing.
         figure.update_traces(hoverinfo="none", hovertemplate=None)
     types = [task_types.get(group, "other") for group in cells.groups]
-    _add_strip(figure, types, mode=mode)
+    add_row_strip(figure, types, width=_STRIP_WIDTH, click="click to select the task")
     add_hatch(figure, absent, mode=mode, name="never chosen, or no tokens")
     right = 1.0
     if row_tree is not None and n_rows > 2:
@@ -100,7 +101,9 @@ def task_expert_heatmap(
         legend={"y": 1.0, "yref": "paper", "traceorder": "normal"},
     )
     if column_types is not None:
-        _add_column_strip(figure, cells, column_types, shown=set(types), mode=mode)
+        add_column_strip(
+            figure, _column_types(cells, column_types), height=min(0.03, 10 / _height(n_rows)), in_legend=set(types)
+        )
     return finish(figure, mode=mode, height=_height(n_rows))
 
 
@@ -114,58 +117,14 @@ def _names(cells: Cells, called: Mapping[str, Sequence[str]] | None) -> np.ndarr
     return names
 
 
-def _add_strip(figure: go.Figure, types: Sequence[str], *, mode: Mode) -> None:
-    colors = color_of_task_types(types)
-    for task_type, color in colors.items():
-        rows = [row for row, each in enumerate(types) if each == task_type]
-        # A bar a row, so that the legend names the types and the strip needs no second color axis.
-        figure.add_bar(
-            x=[1.0] * len(rows),
-            y=rows,
-            # The row that a click on the strip picks; cells carry lists, or nothing.
-            customdata=rows,
-            orientation="h",
-            width=0.94,
-            marker={"color": color, "line": {"width": 0}},
-            name=plotly_text(task_type),
-            hovertemplate=plotly_text(task_type) + "<br>click to select the task<extra></extra>",
-            xaxis="x2",
-            yaxis="y",
-        )
-    figure.update_layout(
-        barmode="overlay",
-        xaxis2={"domain": [0, _STRIP_WIDTH], "range": [0, 1], "visible": False, "fixedrange": True, "anchor": "y"},
-    )
-
-
-def _add_column_strip(
-    figure: go.Figure, cells: Cells, types: Mapping[tuple[str, int], str], *, shown: set[str], mode: Mode
-) -> None:
-    """A strip above the cells: what each column's expert, or most of those that share it, is for."""
-    top = 1.0 - min(0.03, 10 / _height(len(cells.groups)))
-    by_column: list[str | None] = []
+def _column_types(cells: Cells, types: Mapping[tuple[str, int], str]) -> list[str | None]:
+    """What each column's expert, or most of those that share it, is for."""
+    found: list[str | None] = []
     for start in cells.columns:
         held = [types.get(expert) for expert in cells.experts[start : start + cells.n_pooled]]
         known = [each for each in held if each is not None]
-        by_column.append(max(set(known), key=lambda each: (known.count(each), each)) if known else None)
-    for task_type, color in color_of_task_types([*sorted(shown), *(each for each in by_column if each)]).items():
-        places = [place for place, each in enumerate(by_column) if each == task_type]
-        if places:
-            figure.add_bar(
-                x=places,
-                y=[1.0] * len(places),
-                width=1.0,
-                marker={"color": color, "line": {"width": 0}},
-                name=plotly_text(task_type),
-                hovertemplate=f"serves {plotly_text(task_type)} most<extra></extra>",
-                showlegend=task_type not in shown,
-                xaxis="x",
-                yaxis="y4",
-            )
-    figure.update_layout(
-        yaxis_domain=[0, top - 0.004],
-        yaxis4={"domain": [top, 1.0], "range": [0, 1], "visible": False, "fixedrange": True, "anchor": "x"},
-    )
+        found.append(max(set(known), key=lambda each: (known.count(each), each)) if known else None)
+    return found
 
 
 def _add_tree(figure: go.Figure, linkage: np.ndarray, *, mode: Mode, left: float) -> None:
