@@ -7,6 +7,7 @@ from analysis.balance_scales import balance_scales, importance, load_by_position
 from analysis.capacity import capacity_drops
 from analysis.clustering import Clustering, clusters
 from analysis.coactivation import coactivation
+from analysis.common_ground import CommonGround, common_ground, expert_numbering
 from analysis.comparison import changed_prompts, churn, saturation_by_rank
 from analysis.confidence import margins, routing_entropy
 from analysis.contexts import expert_contexts
@@ -51,6 +52,7 @@ from analysis.route_dynamics import RouteDynamics, route_dynamics
 from analysis.router_losses import router_losses
 from analysis.routes import RouteGrouping, route_grouping, route_similarity, route_usage, task_routes
 from analysis.runners_up import near_ties, runner_up_matrix
+from analysis.score_changes import score_changes
 from analysis.scores import task_scores
 from analysis.signatures import signatures
 from analysis.similarity import adapter_similarity, distinct_adapters, expert_relations, expert_similarities
@@ -66,6 +68,7 @@ __all__ = [
     "Agreement",
     "Clustering",
     "CoClustering",
+    "CommonGround",
     "ExpertProfile",
     "ExpertTaskTypes",
     "Finding",
@@ -95,6 +98,7 @@ __all__ = [
     "co_clusters",
     "coactivated_placement",
     "coactivation",
+    "common_ground",
     "context_independence",
     "controlled_specialization",
     "correctness_link",
@@ -103,6 +107,7 @@ __all__ = [
     "distinct_adapters",
     "expert_contexts",
     "expert_load",
+    "expert_numbering",
     "expert_occurrences",
     "expert_profile",
     "expert_relations",
@@ -160,6 +165,7 @@ __all__ = [
     "runner_up_matrix",
     "saturation",
     "saturation_by_rank",
+    "score_changes",
     "signatures",
     "similar_experts",
     "specialists",

@@ -14,7 +14,7 @@ from analysis.scan import require_tokens
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
 
-__all__ = ["BLOCK_TOKENS", "Pairs", "paired_experts", "paired_rows"]
+__all__ = ["BLOCK_TOKENS", "Pairs", "paired_experts", "paired_rows", "read_tokens"]
 
 BLOCK_TOKENS = 16384
 
@@ -55,7 +55,7 @@ def paired_rows(one: RoutingTrace, other: RoutingTrace) -> Pairs:
         n_missing = len(set(one.prompts["prompt"]) ^ set(other.prompts["prompt"]))
         msg = f"The two traces differ in {n_missing} prompts. Record both over the same prompts."
         raise TraceError(msg)
-    found, also = _read(one), _read(other)
+    found, also = read_tokens(one), read_tokens(other)
     if not all(np.array_equal(found[name], also[name]) for name in ("rank", "stack", "position", "token_id")):
         msg = (
             f"The two traces hold {len(found['row']):,} and {len(also['row']):,} tokens of their prompts, and these "
@@ -75,8 +75,8 @@ def paired_experts(
         yield part, mine.take(pairs.rows[part]), theirs.take(pairs.other_rows[part])
 
 
-def _read(trace: RoutingTrace) -> dict[str, np.ndarray]:
-    """Tokens that were read, in an order that batching does not change."""
+def read_tokens(trace: RoutingTrace) -> dict[str, np.ndarray]:
+    """Tokens that were read, not generated, in an order that batching does not change: by prompt, stack, position."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "prompt", "stack", "position", "token_id")}
     for chunk in trace.chunks(fields=(), n_tokens=1 << 20):
         read = np.flatnonzero(chunk.phase == 0)
