@@ -8,6 +8,7 @@ from analysis.capacity import capacity_drops
 from analysis.clustering import Clustering, clusters
 from analysis.coactivation import coactivation
 from analysis.common_ground import CommonGround, common_ground, expert_numbering
+from analysis.common_paths import common_paths
 from analysis.comparison import changed_prompts, churn, saturation_by_rank
 from analysis.confidence import margins, routing_entropy
 from analysis.contexts import expert_contexts
@@ -99,6 +100,7 @@ __all__ = [
     "coactivated_placement",
     "coactivation",
     "common_ground",
+    "common_paths",
     "context_independence",
     "controlled_specialization",
     "correctness_link",

@@ -1,6 +1,7 @@
 """Paths through several layers, and what consecutive tokens share.
 
-Legend: P prompt, L layer, E expert, K selected rank, S sequence (prompt and stack), N deal of texts, C path code.
+Legend: P prompt, L layer, E expert, K selected rank, S sequence (prompt and stack), N deal of texts,
+C path code, W layer of a path.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from routing.chunks import Chunk
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
-__all__ = ["path_entropy", "repetition"]
+__all__ = ["first_choice_paths", "path_codes", "path_entropy", "repetition"]
 
 MOST_PATHS = 1 << 20
 """Most different paths that are counted one by one; windows are kept short enough."""
@@ -77,7 +78,7 @@ def path_entropy(trace: RoutingTrace, *, window: int | None = None, n_deals: int
     ]
     rows = []
     for layers in windows:
-        counts_NC = _paths(trace, layers, n_deals=n_deals, seed=seed)
+        counts_NC = first_choice_paths(trace, layers, n_deals=n_deals, seed=seed)
         entropies = [_entropy(each) for each in counts_NC]
         n_paths = (counts_NC > 0).sum(axis=1)
         n_tokens = int(counts_NC[0].sum())
@@ -185,7 +186,15 @@ def repetition(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int = 0) ->
     return frame
 
 
-def _paths(trace: RoutingTrace, layers: list[int], *, n_deals: int, seed: int) -> np.ndarray:
+def path_codes(chunk: Chunk, layers: list[int], *, n_experts: int) -> tuple[np.ndarray, np.ndarray]:
+    """A number for the path of each token that all these layers routed, and which tokens these are."""
+    assert chunk.experts is not None
+    first_TW = chunk.experts[:, layers, 0].astype(np.int64)
+    routed_T: np.ndarray = np.all(first_TW < n_experts, axis=1)
+    return _codes(first_TW[routed_T], n_experts=n_experts), routed_T
+
+
+def first_choice_paths(trace: RoutingTrace, layers: list[int], *, n_deals: int, seed: int) -> np.ndarray:
     """(1 + N, C) how often each path was taken, and would be with layers read in different texts."""
     n_experts, n_codes = trace.n_experts, trace.n_experts ** len(layers)
     # Where the router decided once a task, its prompts are one text read many times.
@@ -198,18 +207,24 @@ def _paths(trace: RoutingTrace, layers: list[int], *, n_deals: int, seed: int) -
         first_TW, prompt_T = first_TW[routed], (chunk.task if by_task else chunk.prompt)[routed]
         rng = np.random.default_rng([seed, chunk.start])
         counts = np.zeros((1 + n_deals, n_codes), np.int64)
-        for number in range(1 + n_deals):
-            code = np.zeros(len(first_TW), np.int64)
-            for column in range(len(layers)):
-                rows = partners(prompt_T, rng=rng) if number and column else slice(None)
-                code = code * n_experts + first_TW[rows, column]
-            counts[number] = np.bincount(code, minlength=n_codes)
+        counts[0] = np.bincount(_codes(first_TW, n_experts=n_experts), minlength=n_codes)
+        for number in range(1, 1 + n_deals):
+            columns = [first_TW[partners(prompt_T, rng=rng), column] for column in range(1, len(layers))]
+            dealt_TW = np.stack([first_TW[:, 0], *columns], axis=1)
+            counts[number] = np.bincount(_codes(dealt_TW, n_experts=n_experts), minlength=n_codes)
         return counts
 
     total = np.zeros((1 + n_deals, n_codes), np.int64)
     for part in mapped_chunks(trace, of_chunk):
         total += part
     return total
+
+
+def _codes(first_TW: np.ndarray, *, n_experts: int) -> np.ndarray:
+    code_T = np.zeros(len(first_TW), np.int64)
+    for column in range(first_TW.shape[1]):
+        code_T = code_T * n_experts + first_TW[:, column]
+    return code_T
 
 
 def _entropy(counts: np.ndarray) -> float:

@@ -66,6 +66,7 @@ CALLS = {
     "context_independence": lambda: analysis.context_independence(TRACE),
     "repetition": lambda: analysis.repetition(TRACE),
     "next_layer_predictability": lambda: analysis.next_layer_predictability(TRACE),
+    "common_paths": lambda: analysis.common_paths(TRACE, layers=TRACE.layers[:2], n_deals=3),
     "path_entropy": lambda: analysis.path_entropy(TRACE, n_deals=3),
     "layer_information": lambda: analysis.layer_information(TRACE, n_deals=3),
     "transitions": lambda: analysis.transitions(TRACE),

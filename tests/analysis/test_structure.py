@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.coactivation import coactivation
+from analysis.common_paths import common_paths
 from analysis.jackknife import blocks_of_prompts, jackknife_spread
 from analysis.other_texts import partners
 from analysis.paths import path_entropy, repetition
@@ -232,6 +233,37 @@ def test_paths_by_hand():
     for window in (1, 40):
         with pytest.raises(SelectionError, match="window"):
             path_entropy(trace, window=window)
+
+
+def test_common_paths_by_hand():
+    experts = [[[0], [2]], [[0], [2]], [[1], [0]], [[0], [2]], [[1], [1]], [[-1], [1]]]
+    trace = trace_of(
+        experts,
+        n_experts=3,
+        prompts=[0, 0, 0, 1, 1, 1],
+        tokens=pd.DataFrame({"prompt": [0, 0, 0, 1, 1, 1], "token_id": [5, 5, 6, 7, 6, 6]}),
+        vocabulary={5: " the", 6: " of"},
+    )
+    found = common_paths(trace, layers=("L00", "L01"), n_shown=2)
+    assert found["experts"].tolist() == ["0 2", "1 0"]
+    assert found["n_tokens"].tolist() == [3, 1]
+    assert found["share"].tolist() == pytest.approx([3 / 5, 1 / 5])
+    assert found["pieces"].tolist() == ["the", "of"]  # 7 has no piece
+    for layers in ((), ("L00", "L07")):
+        with pytest.raises(SelectionError, match="Paths"):
+            common_paths(trace, layers=layers)
+
+
+def test_a_planted_path_is_found_and_none_where_layers_are_independent():
+    found = common_paths(follow_trace(0, share=0.5), layers=("L00", "L01"), n_shown=8)
+    assert sorted(found["experts"]) == [f"{e} {(e + 1) % 8}" for e in range(8)]
+    assert found["p_value"].tolist() == pytest.approx([1 / 21] * 8)
+    assert (found["share_low"] > 2 * found["dealt_share"]).all()
+    called = [
+        (common_paths(null_trace(seed=seed, n_prompts_a_task=6), layers=("L00", "L01", "L02"))["p_value"] < 0.05).any()
+        for seed in range(12)
+    ]
+    assert np.mean(called) <= 0.2
 
 
 # Repetition
