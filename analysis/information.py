@@ -12,7 +12,7 @@ from analysis.rates import Over, decided_by_task, group_of_prompt, prompt_rates
 from analysis.scan import Phase
 from routing.trace import RoutingTrace
 
-__all__ = ["task_information"]
+__all__ = ["informed", "task_information"]
 
 
 def task_information(
@@ -67,7 +67,7 @@ def task_information(
     with ThreadPoolExecutor() as pool:
         rows = list(
             pool.map(
-                lambda case: _informed(case[0], case[1], len(groups), dealer=dealer if n_permutations else None), cases
+                lambda case: informed(case[0], case[1], len(groups), dealer=dealer if n_permutations else None), cases
             )
         )
     frame = pd.DataFrame(rows, index=pd.Index(list(trace.layers), name="layer"), columns=list(_UNITS))
@@ -87,7 +87,8 @@ _UNITS = {
 }
 
 
-def _informed(rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, dealer: Dealer | None) -> dict[str, float]:
+def informed(rate_PE: np.ndarray, labels_P: np.ndarray, n_groups: int, *, dealer: Dealer | None) -> dict[str, float]:
+    """A row of `task_information`, from rates of the prompts that the layer routed."""
     # Compiling costs a second, so it is not paid by who only imports this room.
     from analysis.kernels import frozen
     from analysis.null_kernels import permuted_information
