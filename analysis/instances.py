@@ -13,12 +13,11 @@ import pandas as pd
 import xarray as xr
 
 from analysis.agreement import Agreement, agreement
+from analysis.kept_maps import keep_map, kept_map
 from analysis.nulls import p_value
 from analysis.projection import MapMethod, Projection, laid_out
-from analysis.quality import MapQuality
 from analysis.token_sample import stratified_rows
 from routing.errors import TraceError
-from routing.store.derived import load_derived, save_derived
 from routing.trace import RoutingTrace
 
 __all__ = ["InstanceGrouping", "instance_grouping", "instance_map", "unit_vectors"]
@@ -160,11 +159,8 @@ def instance_map(
         "version": 1,
     }
     params |= {"min_dist": min_dist} if method == "umap" else {}
-    if (kept := load_derived(trace, "instance-map", params=params)) is not None:
-        facts: dict[str, Any] = kept["facts"]
-        known: dict[str, Any] = {name: np.nan if each is None else each for name, each in facts["quality"].items()}
-        quality = MapQuality(**known)
-        return Projection(points=kept["points"], **(facts | {"quality": quality}))
+    if (kept := kept_map(trace, name="instance-map", params=params)) is not None:
+        return kept
     vectors, prompts = _instances(trace)
     rows, _ = stratified_rows(pd.factorize(prompts["task"])[0], n_rows=most_items, seed=seed)
     values, items = [vectors[rows]], [prompts.iloc[rows].assign(kind="prompt")]
@@ -189,13 +185,7 @@ def instance_map(
         options={"most_items": most_items},
         note=note,
     )
-    facts = {
-        "method": made.method,
-        "options": made.options,
-        "quality": {name: None if value != value else value for name, value in vars(made.quality).items()},
-        "note": made.note,
-    }
-    save_derived(trace, "instance-map", {"points": made.points, "facts": facts}, params=params)
+    keep_map(trace, made, name="instance-map", params=params)
     return made
 
 

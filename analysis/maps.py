@@ -10,16 +10,19 @@ import pandas as pd
 
 from analysis.adapter_signatures import adapter_signatures
 from analysis.clustering import Clustering, clusters
+from analysis.kept_maps import keep_map, kept_map
 from analysis.projection import MapMethod, Projection, laid_out, project
-from analysis.quality import MapQuality
 from analysis.signatures import Of, Values, signatures
 from analysis.token_routes import described_tokens, route_features
-from routing.store.derived import load_derived, save_derived
 from routing.trace import RoutingTrace
 
 __all__ = ["MappedOf", "routing_clusters", "routing_map", "stored_map"]
 
 MappedOf = Literal["expert", "prompt", "task", "token", "adapter"]
+
+NAME = "map"
+
+_DEFAULTS = {"token": "weight", "adapter": "parameters"}
 
 
 def routing_map(
@@ -66,7 +69,7 @@ def routing_map(
         most_items=most_items,
         seed=seed,
     )
-    if (kept := _kept(trace, params)) is not None:
+    if (kept := kept_map(trace, name=NAME, params=params)) is not None:
         return kept
     asked: dict[str, Any] = {"method": method, "n_neighbors": n_neighbors, "min_dist": min_dist, "seed": seed}
     values = values or _DEFAULTS.get(of, "lift")
@@ -77,13 +80,7 @@ def routing_map(
     else:
         # Names that are none of those allowed are refused there.
         made = project(signatures(trace, of=of, values=values), most_items=most_items, **asked)  # type: ignore[arg-type]
-    facts = {
-        "method": made.method,
-        "options": _without_nan(made.options),
-        "quality": _without_nan(vars(made.quality)),
-        "note": made.note,
-    }
-    save_derived(trace, "map", {"points": made.points, "facts": facts}, params=params)
+    keep_map(trace, made, name=NAME, params=params)
     return made
 
 
@@ -103,18 +100,16 @@ def stored_map(
     Returns:
         (item) · Projection of positions without unit · any.
     """
-    return _kept(
-        trace,
-        _params(
-            of=of,
-            values=values,
-            method=method,
-            n_neighbors=n_neighbors,
-            min_dist=min_dist,
-            most_items=most_items,
-            seed=seed,
-        ),
+    params = _params(
+        of=of,
+        values=values,
+        method=method,
+        n_neighbors=n_neighbors,
+        min_dist=min_dist,
+        most_items=most_items,
+        seed=seed,
     )
+    return kept_map(trace, name=NAME, params=params)
 
 
 def routing_clusters(
@@ -130,9 +125,6 @@ def routing_clusters(
         TraceError: prompts are asked of a trace of level "counts".
     """
     return clusters(signatures(trace, of=of, values=values), n_clusters=n_clusters, seed=seed)
-
-
-_DEFAULTS = {"token": "weight", "adapter": "parameters"}
 
 
 def _of_tokens(trace: RoutingTrace, *, values: str, most_items: int, seed: int, **asked: Any) -> Projection:
@@ -183,28 +175,3 @@ def _params(
     if method == "umap":
         params |= {"min_dist": min_dist, "umap": version("umap-learn")}
     return params
-
-
-def _kept(trace: RoutingTrace, params: dict[str, Any]) -> Projection | None:
-    kept = load_derived(trace, "map", params=params)
-    if kept is None:
-        return None
-    points, facts = kept["points"], kept["facts"]
-    if not isinstance(points, pd.DataFrame):
-        return None
-    return Projection(
-        points=points,
-        method=facts["method"],
-        options=_with_nan(facts["options"]),
-        quality=MapQuality(**_with_nan(facts["quality"])),
-        note=facts["note"],
-    )
-
-
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    """For JSON, which has no NaN."""
-    return {name: None if value != value else value for name, value in values.items()}
-
-
-def _with_nan(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: float("nan") if value is None else value for name, value in values.items()}
