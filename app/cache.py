@@ -35,7 +35,6 @@ __all__ = [
     "run_of",
     "runs",
     "trace_of",
-    "versions",
 ]
 
 T = TypeVar("T")
@@ -153,11 +152,6 @@ def _question(
 @st.cache_data(ttl=3, max_entries=8, show_spinner=False)
 def _found(key: tuple[str, ...]) -> tuple[Run, ...]:
     return find_runs(key)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that decide a result."""
-    return dict(_versions())
 
 
 @st.cache_resource(show_spinner=False)

@@ -13,7 +13,7 @@ import xarray as xr
 from analysis.passages import passage_routing, token_churn
 from app import cache, choices, state
 from app.components.token_strip import Column, Marks, Passage, Section, token_strip
-from app.panel import data_popover, definitions_popover, empty, mode
+from app.panel import data_popover, definitions_popover, empty
 from app.questions import expert_groups
 from app.token_sentences import change_reading, group_reading, passage_reading
 from figures.token_colors import Shading, expert_shading, group_shading, value_shading
@@ -184,15 +184,13 @@ def _shading(
         traces = {"run": trace, "base": cache.trace_of(run)}
         change = cache.answer_over(traces, churn_between, prompt=reading.prompt)["churn"].sel(layer=layers)
         titles = [_TITLES["change"].format(layer=label, base=base) for label in layers]
-        shading = value_shading(
-            change.to_numpy(), titles=titles, digits=1, mode=mode(), ends=(0.0, 1.0), absent="not compared"
-        )
+        shading = value_shading(change.to_numpy(), titles=titles, digits=1, ends=(0.0, 1.0), absent="not compared")
         return shading, change_reading(change, reading.tokens, layer=layer.label, base=base)
     if shade in ("margin", "entropy", "nll"):
         values = reading.tokens["nll"].to_numpy(float)[None] if shade == "nll" else routing[shade].to_numpy()
         titles = [_TITLES[shade].format(layer=label) for label in (layers if shade != "nll" else ["all"])]
         sentence = passage_reading(reading.tokens, experts, layer=layer.label, shade=shade, n_experts=layer.n_experts)
-        return value_shading(values, titles=titles, digits=_DIGITS[shade], mode=mode()), sentence
+        return value_shading(values, titles=titles, digits=_DIGITS[shade]), sentence
     if shade == "change":
         empty("Two runs of the same prompts are compared token by token.", "Choose the other run above.")
     shading = expert_shading(first_LT, layers=layers, name=lambda *of: _short(trace, *of))

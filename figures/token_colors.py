@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from plotly.colors import sample_colorscale
 
-from figures.theme import INKS, OKABE_ITO, OTHER, SEQUENTIAL, Mode
+from figures.theme import INKS, OKABE_ITO, OTHER, SEQUENTIAL
 
 __all__ = ["Shade", "Shading", "expert_shading", "group_shading", "value_shading"]
 
@@ -103,7 +103,6 @@ def value_shading(
     *,
     titles: Sequence[str],
     digits: int,
-    mode: Mode,
     ends: tuple[float, float] | None = None,
     absent: str = "unknown",
 ) -> Shading:
@@ -113,7 +112,6 @@ def value_shading(
         values: (layer, token) · NaN where unknown.
         titles: of each layer.
         digits: that the ends of the scale are written with.
-        mode: light or dark.
         ends: of the scale; the 2nd and the 98th percentile in the passage, unless given.
         absent: what a token without a number is called.
 

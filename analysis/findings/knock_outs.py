@@ -63,10 +63,10 @@ def knocked_out(trace: RoutingTrace, *, seed: int) -> Family | None:  # noqa: AR
 def with_knock_outs(trace: RoutingTrace, found: Sequence[Finding]) -> list[Finding]:
     """The findings, those of an expert that was knocked out with what that cost the task or type that it serves."""
     studies = stored_studies(trace, name=NAME)
-    return [replace(each, sentence=each.sentence + _cost(trace, each, studies)) for each in found]
+    return [replace(each, sentence=each.sentence + _cost(each, studies)) for each in found]
 
 
-def _cost(trace: RoutingTrace, finding: Finding, studies: Sequence[StoredStudy]) -> str:
+def _cost(finding: Finding, studies: Sequence[StoredStudy]) -> str:
     if finding.kind not in ("specialist", "task_type"):
         return ""
     serves = finding.sentence.split(" serves ", 1)[1]

@@ -14,8 +14,8 @@ def of_experts(*layers: list[int]) -> Shading:
     )
 
 
-def value_shading(values: list[float], *, title: str, digits: int, mode: str) -> Shading:
-    return shaded(np.array([values], dtype=float), titles=[title], digits=digits, mode=mode)
+def value_shading(values: list[float], *, title: str, digits: int) -> Shading:
+    return shaded(np.array([values], dtype=float), titles=[title], digits=digits)
 
 
 def test_seven_most_frequent_experts_get_a_hue_and_the_rest_one_neutral():
@@ -52,7 +52,7 @@ def test_a_passage_without_any_routed_token_is_still_drawn():
 
 
 def test_values_climb_the_scale_and_unknown_ones_have_none():
-    shading = value_shading([0.0, 0.5, 1.0, np.nan], title="Margin", digits=2, mode="light")
+    shading = value_shading([0.0, 0.5, 1.0, np.nan], title="Margin", digits=2)
     assert shading.levels[0, 0] == 0
     assert shading.levels[0, 0] < shading.levels[0, 1] < shading.levels[0, 2] == len(shading.palette) - 1
     assert shading.levels[0, 3] == -1
@@ -60,13 +60,13 @@ def test_values_climb_the_scale_and_unknown_ones_have_none():
 
 
 def test_the_legend_says_where_values_leave_the_scale():
-    shading = value_shading([*np.linspace(0, 1, 99), 50.0], title="NLL", digits=2, mode="light")
+    shading = value_shading([*np.linspace(0, 1, 99), 50.0], title="NLL", digits=2)
     assert shading.legends[0]["high"].startswith("≥ ")
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [2.0, 2.0]])
 def test_values_without_a_spread_are_no_error(values):
-    assert len(value_shading(values, title="Margin", digits=2, mode="dark").levels[0]) == len(values)
+    assert len(value_shading(values, title="Margin", digits=2).levels[0]) == len(values)
 
 
 def test_text_on_a_solid_fill_is_readable():
@@ -75,7 +75,7 @@ def test_text_on_a_solid_fill_is_readable():
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    for shade in value_shading([0.0, 1.0], title="Margin", digits=2, mode="light").palette:
+    for shade in value_shading([0.0, 1.0], title="Margin", digits=2).palette:
         light, dark = sorted((luminance(shade.fill), luminance(shade.ink)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) > 3.9
 
@@ -92,6 +92,6 @@ def test_layers_have_hues_of_their_own_and_groups_have_one_in_all():
 
 
 def test_one_scale_serves_all_layers():
-    shading = shaded(np.array([[0.0, 0.5], [0.5, 1.0]]), titles=["a", "b"], digits=1, mode="light", ends=(0.0, 1.0))
+    shading = shaded(np.array([[0.0, 0.5], [0.5, 1.0]]), titles=["a", "b"], digits=1, ends=(0.0, 1.0))
     assert shading.levels[0, 1] == shading.levels[1, 0]
     assert (shading.legends[1]["low"], shading.legends[1]["high"]) == ("0.0", "1.0")
