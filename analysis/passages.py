@@ -104,7 +104,7 @@ def token_churn(before: RoutingTrace, after: RoutingTrace, *, prompt: str) -> xr
                 continue
             mine_TK = here["experts"].values[number, own_T, : facts.top_k]
             theirs_TK = there["experts"].sel(layer=facts.label).values[other_T, : facts.top_k]
-            routed_T = (mine_TK >= 0).all(axis=1) & (theirs_TK >= 0).all(axis=1)
+            routed_T = np.asarray((mine_TK >= 0).all(axis=1) & (theirs_TK >= 0).all(axis=1))
             shared_TKK = (mine_TK[:, :, None] == theirs_TK[:, None, :]) & routed_T[:, None, None]
             n_shared_T = shared_TKK.sum(axis=(1, 2))
             churn_LT[number, own_T] = np.where(routed_T, 1 - n_shared_T / (2 * facts.top_k - n_shared_T), np.nan)
