@@ -17,7 +17,7 @@ from routing.chunks import Chunk
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
-__all__ = ["first_choice_paths", "path_codes", "path_entropy", "repetition"]
+__all__ = ["first_choice_paths", "path_codes", "path_entropy", "path_windows", "repetition", "window_name"]
 
 MOST_PATHS = 1 << 20
 """Most different paths that are counted one by one; windows are kept short enough."""
@@ -62,20 +62,7 @@ def path_entropy(trace: RoutingTrace, *, window: int | None = None, n_deals: int
         TraceError: the trace holds counts only.
     """
     require_tokens(trace, for_what="a look at paths")
-    longest = max(2, int(np.log(MOST_PATHS) / np.log(max(2, trace.n_experts)) + 1e-9))
-    window = min(4, longest) if window is None else window
-    if not 2 <= window <= longest:
-        msg = (
-            f"Paths of {window} layers of {trace.n_experts} experts cannot be counted one by one. "
-            f"Choose a window of 2 to {longest}."
-        )
-        raise SelectionError(msg)
-    stacks: dict[str, list[int]] = {}
-    for number, facts in enumerate(trace.layer_facts):
-        stacks.setdefault(facts.stack, []).append(number)
-    windows = [
-        layers[first : first + window] for layers in stacks.values() for first in range(len(layers) - window + 1)
-    ]
+    windows = path_windows(trace, window=window)
     rows = []
     for layers in windows:
         counts_NC = first_choice_paths(trace, layers, n_deals=n_deals, seed=seed)
@@ -84,9 +71,10 @@ def path_entropy(trace: RoutingTrace, *, window: int | None = None, n_deals: int
         n_tokens = int(counts_NC[0].sum())
         top = counts_NC.max(axis=1) / max(1, n_tokens)
         some = bool(n_deals and n_tokens)
-        sides = counts_NC[0].reshape((trace.n_experts,) * window)
+        sides = counts_NC[0].reshape((trace.n_experts,) * len(layers))
         independent = sum(
-            _entropy(sides.sum(axis=tuple(other for other in range(window) if other != each))) for each in range(window)
+            _entropy(sides.sum(axis=tuple(other for other in range(len(layers)) if other != each)))
+            for each in range(len(layers))
         )
         rows.append(
             {
@@ -105,10 +93,39 @@ def path_entropy(trace: RoutingTrace, *, window: int | None = None, n_deals: int
                 "n_tokens": n_tokens,
             }
         )
-    names = [f"{trace.layers[layers[0]]}–{trace.layers[layers[-1]]}" for layers in windows]
+    names = [window_name(trace, layers) for layers in windows]
     frame = pd.DataFrame(rows, index=pd.Index(names, name="window"), columns=list(_PATH_UNITS))
     frame.attrs["unit"] = dict(_PATH_UNITS)
     return frame
+
+
+def path_windows(trace: RoutingTrace, *, window: int | None = None) -> list[list[int]]:
+    """Places of the layers of each path: so many that follow each other in one stack.
+
+    Args:
+        trace: the trace.
+        window: layers of a path; None takes 4, or as many as leave at most a million paths.
+
+    Raises:
+        SelectionError: the window is below 2, or has more paths than can be counted.
+    """
+    longest = max(2, int(np.log(MOST_PATHS) / np.log(max(2, trace.n_experts)) + 1e-9))
+    window = min(4, longest) if window is None else window
+    if not 2 <= window <= longest:
+        msg = (
+            f"Paths of {window} layers of {trace.n_experts} experts cannot be counted one by one. "
+            f"Choose a window of 2 to {longest}."
+        )
+        raise SelectionError(msg)
+    stacks: dict[str, list[int]] = {}
+    for number, facts in enumerate(trace.layer_facts):
+        stacks.setdefault(facts.stack, []).append(number)
+    return [layers[first : first + window] for layers in stacks.values() for first in range(len(layers) - window + 1)]
+
+
+def window_name(trace: RoutingTrace, layers: list[int]) -> str:
+    """A window of layers as tables name it: L00–L03."""
+    return f"{trace.layers[layers[0]]}–{trace.layers[layers[-1]]}"
 
 
 def repetition(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int = 0) -> pd.DataFrame:
