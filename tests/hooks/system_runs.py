@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hooks import Recorder
 from routing import Prompt, RoutingTrace, open_trace
+from tests.hooks.forwards import n_hooks, tensors_in
 from tests.tiny import PAD, byte_tokenizer
 from tests.tiny_systems import TASKS
 
@@ -59,6 +62,31 @@ def recorded(
         with recorder.labelled(prompts_of(texts)):
             model(**batch_of(model, texts, side=side))
     return open_trace(out)
+
+
+@torch.no_grad()
+def require_nll_of_answers(model: PreTrainedModel, trace: RoutingTrace) -> None:
+    """Each prompt's nll is the mean over its answer's tokens, read alone."""
+    for row, (text, answer) in enumerate(zip(TEXTS, ANSWERS, strict=True)):
+        alone = batch_of(model, (text,), answers=(answer,)) | {"task_ids": told(model)["task_ids"][row : row + 1]}
+        likely = model(**alone).logits[0].log_softmax(-1)
+        expected = -np.mean([float(likely[place, each]) for place, each in enumerate(ids_of(answer))])
+        assert float(trace.tokens["nll"][row]) == pytest.approx(expected, rel=1e-4)
+
+
+def require_untouched(model: PreTrainedModel, out: Path) -> RoutingTrace:
+    """Recording changes no output, and leaves no hook and no attribute, after an error as well; the broken trace."""
+    batch, before, own = batch_of(model), n_hooks(model), set(model.__dict__)
+    with torch.no_grad():
+        plain = list(tensors_in(model(**batch)))
+        with Recorder(model, out=out / "trace"):
+            tapped = list(tensors_in(model(**batch)))
+    assert all(torch.equal(one, other) for one, other in zip(plain, tapped, strict=True))
+    with pytest.raises(ZeroDivisionError), Recorder(model, out=out / "broken"):
+        model(**batch)
+        _ = 1 / 0
+    assert (n_hooks(model), set(model.__dict__)) == (before, own)
+    return open_trace(out / "broken")
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from hooks.proof import prove_sites
 from hooks.taps.hyper_moe import HyperMoeTap
 from moe_models.hypermoe import overridden_selection
 from routing import MISSING_ADAPTER, RecordingError, RoutingTrace, open_trace, verify_trace
-from tests.hooks.forwards import n_hooks, tensors_in
 from tests.hooks.system_runs import (
     TEXTS,
     batch_of,
@@ -24,6 +23,7 @@ from tests.hooks.system_runs import (
     outputs_of,
     prompts_of,
     recorded,
+    require_untouched,
 )
 from tests.tiny import EOS, byte_tokenizer
 from tests.tiny_systems import tiny_system
@@ -229,18 +229,7 @@ def test_a_swapped_route_is_caught(system: str) -> None:
 
 @pytest.mark.parametrize("system", BACKBONES)
 def test_recording_changes_nothing_and_leaves_nothing(system: str, tmp_path: Path) -> None:
-    model = tiny_system(system)
-    batch, before = batch_of(model), n_hooks(model)
-    with torch.no_grad():
-        plain = list(tensors_in(model(**batch)))
-        with Recorder(model, out=tmp_path / "trace"):
-            tapped = list(tensors_in(model(**batch)))
-    assert all(torch.equal(one, other) for one, other in zip(plain, tapped, strict=True))
-    with pytest.raises(ZeroDivisionError), Recorder(model, out=tmp_path / "broken"):
-        model(**batch)
-        _ = 1 / 0
-    assert n_hooks(model) == before
-    broken = open_trace(tmp_path / "broken")
+    broken = require_untouched(tiny_system(system), tmp_path)
     assert not broken.provenance.complete
     assert (keys(broken) != "").any()
 

@@ -15,16 +15,15 @@ from hooks import Recorder, find_sites
 from hooks.proof import prove_sites
 from hooks.taps.task_adapters import TaskAdapterTap
 from routing import Prompt, RecordingError, RoutingTrace, Task, TaskSet, open_trace, verify_trace
-from tests.hooks.forwards import n_hooks, tensors_in
 from tests.hooks.system_runs import (
-    ANSWERS,
     TEXTS,
     batch_of,
-    ids_of,
     literal_adapter,
     outputs_of,
     prompts_of,
     recorded,
+    require_nll_of_answers,
+    require_untouched,
     told,
 )
 from tests.tiny import byte_tokenizer
@@ -104,15 +103,9 @@ def test_every_task_has_its_adapter_in_every_layer(tmp_path: Path) -> None:
             np.testing.assert_allclose(stored, torch.cat([flat, weights.bias_up[row]]).numpy(), rtol=1e-6)
 
 
-@torch.no_grad()
 def test_likelihoods_are_those_of_the_answers(tmp_path: Path) -> None:
     model = tiny_system("pha")
-    trace = recorded(model, tmp_path / "trace")
-    for row, (text, answer) in enumerate(zip(TEXTS, ANSWERS, strict=True)):
-        alone = batch_of(model, (text,), answers=(answer,)) | {"task_ids": told(model)["task_ids"][row : row + 1]}
-        likely = model(**alone).logits[0].log_softmax(-1)
-        expected = -np.mean([float(likely[place, each]) for place, each in enumerate(ids_of(answer))])
-        assert float(trace.tokens["nll"][row]) == pytest.approx(expected, rel=1e-4)
+    require_nll_of_answers(model, recorded(model, tmp_path / "trace"))
 
 
 def test_a_shared_adapter_is_not_generated(tmp_path: Path) -> None:
@@ -240,18 +233,8 @@ def test_a_wrong_vector_and_a_wrong_prototype_are_caught() -> None:
 
 @pytest.mark.parametrize("source", [*SOURCES, "shared"])
 def test_recording_changes_nothing_and_leaves_nothing(source: str, tmp_path: Path) -> None:
-    model = tiny_system("pha", adapter_source=source)
-    batch, before, own = batch_of(model), n_hooks(model), set(model.__dict__)
-    with torch.no_grad():
-        plain = list(tensors_in(model(**batch)))
-        with Recorder(model, out=tmp_path / "trace"):
-            tapped = list(tensors_in(model(**batch)))
-    assert all(torch.equal(one, other) for one, other in zip(plain, tapped, strict=True))
-    with pytest.raises(ZeroDivisionError), Recorder(model, out=tmp_path / "broken"):
-        model(**batch)
-        _ = 1 / 0
-    assert (n_hooks(model), set(model.__dict__)) == (before, own)
-    assert open_trace(tmp_path / "broken").n_tokens == len(TEXTS)
+    broken = require_untouched(tiny_system("pha", adapter_source=source), tmp_path)
+    assert broken.n_tokens == len(TEXTS)
 
 
 def test_weights_that_change_while_they_are_recorded_are_refused(tmp_path: Path) -> None:

@@ -14,8 +14,14 @@ from torch import nn
 from hooks import Recorder, find_sites
 from hooks.proof import prove_sites
 from routing import Prompt, RecordingError, Task, TaskError, TaskSet, open_trace, verify_trace
-from tests.hooks.forwards import n_hooks, tensors_in
-from tests.hooks.system_runs import ANSWERS, TEXTS, batch_of, ids_of, prompts_of, recorded, told
+from tests.hooks.system_runs import (
+    TEXTS,
+    batch_of,
+    prompts_of,
+    recorded,
+    require_nll_of_answers,
+    require_untouched,
+)
 from tests.tiny import byte_tokenizer
 from tests.tiny_systems import TASKS, tiny_system
 
@@ -89,15 +95,9 @@ def test_unrouted_layers_keep_the_numbers_of_the_others(tmp_path: Path) -> None:
     assert trace.vectors["route"]["layer"].values.tolist() == ["enc01", "dec00"]
 
 
-@torch.no_grad()
 def test_likelihoods_are_those_of_the_answers(tmp_path: Path) -> None:
     model = tiny_system("task_moe")
-    trace = recorded(model, tmp_path / "trace")
-    for row, (text, answer) in enumerate(zip(TEXTS, ANSWERS, strict=True)):
-        alone = batch_of(model, (text,), answers=(answer,)) | {"task_ids": told(model)["task_ids"][row : row + 1]}
-        likely = model(**alone).logits[0].log_softmax(-1)
-        expected = -np.mean([float(likely[place, each]) for place, each in enumerate(ids_of(answer))])
-        assert float(trace.tokens["nll"][row]) == pytest.approx(expected, rel=1e-4)
+    require_nll_of_answers(model, recorded(model, tmp_path / "trace"))
 
 
 def test_generate_gives_one_row_a_prompt(tmp_path: Path) -> None:
@@ -212,18 +212,8 @@ def test_a_poisoned_block_spoils_exactly_the_prompts_that_took_it() -> None:
 
 def test_recording_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     for selection in SELECTIONS:
-        model = tiny_system("task_moe", selection=selection)
-        batch, before = batch_of(model), n_hooks(model)
-        with torch.no_grad():
-            plain = list(tensors_in(model(**batch)))
-            with Recorder(model, out=tmp_path / selection):
-                tapped = list(tensors_in(model(**batch)))
-        assert all(torch.equal(one, other) for one, other in zip(plain, tapped, strict=True))
-        with pytest.raises(ZeroDivisionError), Recorder(model, out=tmp_path / f"{selection}-broken"):
-            model(**batch)
-            _ = 1 / 0
-        assert n_hooks(model) == before
-        assert open_trace(tmp_path / f"{selection}-broken").n_tokens == len(TEXTS)
+        broken = require_untouched(tiny_system("task_moe", selection=selection), tmp_path / selection)
+        assert broken.n_tokens == len(TEXTS)
 
 
 def test_half_precision_and_training_are_recorded(tmp_path: Path) -> None:
