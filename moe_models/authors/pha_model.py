@@ -10,7 +10,7 @@ from moe_models.authors.checkpoint import Checkpoint
 from moe_models.authors.errors import AuthorsFileError
 from moe_models.authors.mapping import Mapped, configuration, left_out, loaded, renamed, tied
 from moe_models.authors.recognition import Recognized, recognize
-from moe_models.authors.settings import checked_settings
+from moe_models.authors.settings import checked_settings, t5_sizes
 from moe_models.pha import PhaConfig, PhaForConditionalGeneration
 
 RENAMES = (
@@ -63,15 +63,7 @@ def pha_model(checkpoint: Checkpoint) -> Mapped:
     _require_tied_head(checkpoint.tensors)
     dims, gated = found.dims, any(key.endswith(".wi_0.weight") for key in checkpoint.tensors)
     projection = checkpoint.config.get("feed_forward_proj", "gated-gelu" if gated else "relu")
-    measured = {
-        "vocab_size": dims["vocabulary"],
-        "d_model": dims["hidden"],
-        "d_kv": dims["inner"] // dims["heads"],
-        "d_ff": dims["ff"],
-        "num_heads": dims["heads"],
-        "num_layers": dims["encoder_layers"],
-        "num_decoder_layers": dims["decoder_layers"],
-        "relative_attention_num_buckets": dims["position_buckets"],
+    measured = t5_sizes(dims) | {
         "encoder_adapter_dim": dims["encoder_adapter"],
         "decoder_adapter_dim": dims["adapter"],
         "tie_word_embeddings": True,

@@ -38,3 +38,17 @@ def checked_settings(
     if idle := sorted(config.keys() - measured.keys() - told.keys() - BOOKKEEPING):
         sentences.append(f"Entries of config.json that were not used: {', '.join(idle)}.")
     return {**measured, **{name: config.get(name, value) for name, value in told.items()}}, tuple(sentences)
+
+
+def t5_sizes(dims: Mapping[str, int]) -> dict[str, object]:
+    """Sizes of a T5, which PHA and Switch are both made of, as config.json calls them, from those of the weights."""
+    return {
+        "vocab_size": dims["vocabulary"],
+        "d_model": dims["hidden"],
+        "d_kv": dims["inner"] // dims["heads"],
+        "d_ff": dims["ff"],
+        "num_heads": dims["heads"],
+        "num_layers": dims["encoder_layers"],
+        "num_decoder_layers": dims["decoder_layers"],
+        "relative_attention_num_buckets": dims["position_buckets"],
+    }

@@ -11,7 +11,7 @@ from moe_models.authors.errors import AuthorsFileError
 from moe_models.authors.keys_backbones import STACKS
 from moe_models.authors.mapping import Mapped, configuration, left_out, loaded, renamed, tied
 from moe_models.authors.recognition import SHORT_STACK, Recognized, recognize
-from moe_models.authors.settings import checked_settings
+from moe_models.authors.settings import checked_settings, t5_sizes
 from moe_models.hypermoe import HyperMoeSwitchConfig, HyperMoeSwitchForConditionalGeneration
 
 RENAMES = (
@@ -63,16 +63,8 @@ def switch_model(checkpoint: Checkpoint) -> Mapped:
     hyper, dims, config = found.form == "switch", found.dims, checkpoint.config
     ties = _tied_head(checkpoint.tensors, config)
     bias = any(key.endswith(".router.classifier.bias") for key in checkpoint.tensors)
-    measured = {
-        "vocab_size": dims["vocabulary"],
-        "d_model": dims["hidden"],
-        "d_kv": dims["inner"] // dims["heads"],
-        "d_ff": dims["ff"],
-        "num_heads": dims["heads"],
-        "num_layers": dims["encoder_layers"],
-        "num_decoder_layers": dims["decoder_layers"],
+    measured = t5_sizes(dims) | {
         "num_experts": dims["n_experts"],
-        "relative_attention_num_buckets": dims["position_buckets"],
         "router_bias": bias,
         "tie_word_embeddings": ties,
     }
