@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.controls import controlled_specialization
+from analysis.gain_error import gain_error
 from analysis.information import task_information
 from analysis.nulls import p_value
 from analysis.rates import Over, draws_of_prompts, group_of_prompt, prompt_rates
@@ -94,6 +95,7 @@ def against_control(
     smallest: float = 0.1,
     phase: Phase | None = "prompt",
     n_permutations: int = 200,
+    n_blocks: int = 10,
     seed: int = 0,
 ) -> pd.DataFrame:
     """How much of the specialization is there in an untrained model, or at an earlier checkpoint.
@@ -101,7 +103,8 @@ def against_control(
     Random routers send like tokens to like experts, so tasks of different words are told apart without any training. Of
     both traces, by layer: `share` of what there is to know about the group that an expert tells (`task_information`,
     beyond its null), and `n_cells`, how many of a layer's group × expert cells are significant with a rate at least
-    `smallest` from the overall one. `gain`: share less the control's. By default only tokens of the prompt count: what
+    `smallest` from the overall one. `gain`: share less the control's, with a 95 % interval from
+    leaving out blocks of prompts, of both traces where both hold them. By default only tokens of the prompt count: what
     an untrained model writes is the same noise for all prompts of a length.
 
     Args:
@@ -111,11 +114,12 @@ def against_control(
         smallest: difference of rates from which on a cell counts.
         phase: only tokens of this phase; None takes all.
         n_permutations: of prompts, for the nulls.
+        n_blocks: blocks of prompts for the interval; 0 for none.
         seed: of the permutations.
 
     Returns:
-        (layer) · share, share_control, gain, p_value, p_value_control, n_cells, n_cells_control · share of the entropy
-        of groups, probability, cells · 0 to 1.
+        (layer) · share, share_control, gain, gain_low, gain_high, p_value, p_value_control, n_cells, n_cells_control ·
+        share of the entropy of groups, probability, cells · 0 to 1.
 
     Raises:
         SelectionError: `over` names something else than what it may.
@@ -138,14 +142,26 @@ def against_control(
         columns[f"p_value{end}"] = told["p_value"].to_numpy()
         columns[f"n_cells{end}"] = counted.sum(axis=(0, 2))
     columns["gain"] = columns["share"] - columns["share_control"]
-    names = ["share", "share_control", "gain", "p_value", "p_value_control", "n_cells", "n_cells_control"]
+    reach = _reach(n_blocks) * gain_error(
+        trace, control, over=over, phase=phase, n_permutations=n_permutations, n_blocks=n_blocks, seed=seed
+    )
+    columns |= {"gain_low": columns["gain"] - reach, "gain_high": columns["gain"] + reach}
+    gains, p_values = ["gain", "gain_low", "gain_high"], ["p_value", "p_value_control"]
+    names = ["share", "share_control", *gains, *p_values, "n_cells", "n_cells_control"]
     frame = pd.DataFrame(columns, index=pd.Index(list(trace.layers), name="layer"))[names]
     frame.attrs["unit"] = {
-        **dict.fromkeys(("share", "share_control", "gain"), "share of the entropy of groups"),
+        **dict.fromkeys(("share", "share_control", *gains), "share of the entropy of groups"),
         **dict.fromkeys(("p_value", "p_value_control"), "probability"),
         **dict.fromkeys(("n_cells", "n_cells_control"), "cells"),
     }
     return frame
+
+
+def _reach(n_blocks: int) -> float:
+    """Standard errors of a jackknife over so many blocks that a 95 % interval reaches to either side."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, n_blocks - 1)) if n_blocks > 1 else float("nan")
 
 
 def _agreed(rate_PE: np.ndarray, labels_P: np.ndarray, n_deals: int, rng: np.random.Generator) -> np.ndarray:

@@ -207,6 +207,8 @@ def of_training(table: pd.DataFrame, value: str) -> str:
         value: which column.
     """
     steps = sorted(int(step) for step in table["step"].unique())
+    if table[value].isna().all():
+        return "It cannot be told of this selection: too few tasks or prompts are left."
     by_step = {step: table[table["step"] == step].set_index("layer")[value] for step in steps}
     first, last = by_step[steps[0]], by_step[steps[-1]]
     if value == "saturation":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,7 +13,7 @@ from app import cache, sentences
 from app.panel import mode, panel
 from app.runs import snapshots
 from figures.lines import training_curves
-from routing import RoutingTrace, TraceError
+from routing import RoutingError, RoutingTrace, Selection
 
 __all__ = ["CURVES", "Curve", "training_panels"]
 
@@ -64,7 +65,9 @@ CURVES = {
 }
 
 
-def training_panels(trace: RoutingTrace, *curves: Curve, heading: str, key: str) -> None:
+def training_panels(
+    trace: RoutingTrace, *curves: Curve, heading: str, key: str, within: Selection | None = None
+) -> None:
     """Draw curves over training side by side; nothing where the run is no snapshot of a series.
 
     Args:
@@ -72,6 +75,7 @@ def training_panels(trace: RoutingTrace, *curves: Curve, heading: str, key: str)
         curves: what to draw.
         heading: above the panels.
         key: of the charts, unique to the view.
+        within: only tasks, prompts and layers of it; all where it is None.
     """
     run = cache.run_of(trace)
     series = snapshots(cache.runs(), run) if run is not None else ()
@@ -80,13 +84,32 @@ def training_panels(trace: RoutingTrace, *curves: Curve, heading: str, key: str)
     st.subheader(heading, anchor=False)
     try:
         traces = {str(each.step): cache.trace_of(each) for each in series}
-        table = cache.answer_over(traces, over_training).reset_index()
-    except TraceError as error:
+        table = cache.answer_over(traces, training_within, **_parts(within)).reset_index()
+    except RoutingError as error:
         st.info(sentences.escaped(str(error)), icon=":material/info:")
         return
     for column, curve in zip(st.columns(len(curves), gap="medium"), curves, strict=True):
         with column:
             _panel(table, curve, key=f"{key}_{curve.value}")
+
+
+def training_within(
+    traces: Mapping[str, RoutingTrace],
+    *,
+    tasks: tuple[str, ...] = (),
+    prompts: tuple[str, ...] = (),
+    layers: tuple[str, ...] = (),
+) -> pd.DataFrame:
+    """As `over_training`, of a part of every trace."""
+    part = Selection(tasks=tasks, prompts=prompts, layers=layers)
+    return over_training({step: trace.select(part) for step, trace in traces.items()})
+
+
+def _parts(within: Selection | None) -> dict[str, tuple[str, ...]]:
+    if within is None:
+        return {}
+    parts = {"tasks": within.tasks, "prompts": within.prompts, "layers": within.layers}
+    return {name: part for name, part in parts.items() if part}
 
 
 def _panel(table: pd.DataFrame, curve: Curve, *, key: str) -> None:

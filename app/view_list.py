@@ -101,4 +101,12 @@ VIEWS = (
         load=partial(_view, "routes"),
         needs=("assignments",),
     ),
+    View(
+        title="Compare",
+        question="What changed between two runs?",
+        url="compare",
+        group=_INSIDE,
+        icon=":material/difference:",
+        load=partial(_view, "compare"),
+    ),
 )

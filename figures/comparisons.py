@@ -11,7 +11,7 @@ import xarray as xr
 
 from figures.dots import interval_dots
 from figures.grid import ColorScale, outlines
-from figures.pieces import plotly_text
+from figures.pieces import plotly_text, shown_piece
 from figures.square import matrix_heatmap
 from figures.theme import INKS, OKABE_ITO, Mode, finish
 
@@ -228,7 +228,7 @@ def token_churn_heatmap(
     figure = matrix_heatmap(
         churn,
         rows=[str(layer) for layer in table["layer"].values],
-        columns=[_written(str(piece)) for piece in table["piece"].values],
+        columns=[shown_piece(str(piece)).text.strip() for piece in table["piece"].values],
         scale=ColorScale(title="churn", low=0.0, high=1.0, tick_format=".0%"),
         value_text="churn %{z:.0%}"
         f"<br>{plotly_text(names[0])}: %{{customdata[0]}}<br>{plotly_text(names[1])}: %{{customdata[1]}}",
@@ -249,11 +249,6 @@ def token_churn_heatmap(
         frame = [(float(selected), float(selected), 0.0, float(len(churn) - 1))]
         figure.update_layout(shapes=[*figure.layout.shapes, *outlines(frame, mode=mode)])
     return figure
-
-
-def _written(piece: str) -> str:
-    """A token as the axis writes it: blanks and line ends can be seen."""
-    return piece.strip().replace("\n", "⏎") or piece.replace("\n", "⏎").replace(" ", "␣")
 
 
 def _with_interval(table: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
