@@ -34,6 +34,7 @@ __all__ = [
     "recordings",
     "run_of",
     "runs",
+    "studies",
     "trace_of",
 ]
 
@@ -157,6 +158,12 @@ def _found(key: tuple[str, ...]) -> tuple[Run, ...]:
 @st.cache_resource(show_spinner=False)
 def jobs() -> Jobs:
     """The long computations of this server, shared by all sessions."""
+    return Jobs()
+
+
+@st.cache_resource(show_spinner=False)
+def studies() -> Jobs:
+    """The interventions of this server, shared by all sessions; apart from `jobs`, which wait seconds, not minutes."""
     return Jobs()
 
 

@@ -227,11 +227,36 @@ def knock_out(
 ) -> None:
     """Run the model without some experts, beside random ones. Stopped, it goes on where it was when started again."""
     from app.intervening import run_knock_out
+    from app.studies import KnockOutRequest
 
-    run_knock_out(
-        trace, console=out, model=model, tasks=tasks or [], experts=experts or [], serving=serving or [],
-        n_experts=n_experts, ranked_by=ranked_by.value, over=over.value, n_random=n_random, generate=generate,
-        limit=limit, seed=seed, batch_size=batch_size, device=device, out=folder,
+    request = KnockOutRequest(
+        trace=str(trace), model=model, tasks=tuple(tasks or ()), experts=tuple(experts or ()),
+        serving=tuple(serving or ()), n_experts=n_experts, ranked_by=ranked_by.value, over=over.value,
+        n_random=n_random, generate=generate, limit=limit, seed=seed, batch_size=batch_size, device=device,
+        out=None if folder is None else str(folder),
+    )  # fmt: skip
+    run_knock_out(request, console=out)
+
+
+@cli.command("runner-up")
+@_in_sentences
+def runner_up(
+    trace: Annotated[Path, typer.Argument(help="Folder of a trace of the model.")],
+    texts: Annotated[int, typer.Option(min=1, help="Prompts that are drawn.")] = 64,
+    choices: Annotated[int, typer.Option(min=1, help="Decisions of each.")] = 8,
+    model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
+    tasks: Annotated[list[str] | None, typer.Option(help="As for record. [default: what the trace says]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: the trace's]")] = None,
+) -> None:
+    """Change single decisions: the runner-up in place of the last selected expert, and what that does to the text."""
+    from app.intervening import run_runner_up
+
+    run_runner_up(
+        trace, console=out, model=model, tasks=tasks or [], n_texts=texts, n_choices=choices, limit=limit, seed=seed,
+        device=device, out=folder,
     )  # fmt: skip
 
 

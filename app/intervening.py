@@ -1,4 +1,4 @@
-"""Interventions from the command line: `routescope knock-out` and `routescope intervene`. Torch only when they run."""
+"""Interventions from the command line: `routescope knock-out`, `runner-up`, `intervene`. Torch only when they run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from app.studies import KnockOutRequest, model_of, prompts_asked
 from app.terminal import printable
-from routing import RoutingTrace, SelectionError, TaskError, TaskSet, open_trace, read_tasks
+from routing import RoutingTrace, SelectionError, open_trace
 
 if TYPE_CHECKING:
-    from analysis.interventions import Bench
+    from analysis.interventions import Bench, KnockOut
     from analysis.interventions import Progress as Done
 
-__all__ = ["run_intervention", "run_knock_out"]
+__all__ = ["knocked_out", "run_intervention", "run_knock_out", "run_runner_up"]
 
 HEADS = {
     "n_prompts": "n",
@@ -42,54 +43,14 @@ HEADS = {
 EXPERT = re.compile(r"\s*(?P<layer>\w+)[·.:]E?(?P<expert>\d+)\s*")
 
 
-def run_knock_out(
-    path: Path,
-    *,
-    console: Console,
-    model: str | None,
-    tasks: list[str],
-    experts: list[str],
-    serving: list[str],
-    n_experts: int,
-    ranked_by: str,
-    over: str,
-    n_random: int,
-    generate: bool,
-    limit: int | None,
-    seed: int,
-    batch_size: int,
-    device: str,
-    out: Path | None,
-) -> None:
+def run_knock_out(request: KnockOutRequest, *, console: Console) -> None:
     """Knock out named sets of experts, and those that serve groups of prompts, and print what it did.
 
     Raises:
         SelectionError: an expert or a group is not there, or none was named.
     """
-    trace = open_trace(path)
-    named = {", ".join(map(_plain, each)): each for each in map(_experts, experts)}
-    if not named and not serving:
-        msg = "No experts were named. Name some (--experts 'L05·E11,L06·E2'), or groups of prompts (--serving)."
-        raise SelectionError(msg)
-    bench = _bench(trace, model, tasks, limit=limit, seed=seed, batch_size=batch_size, device=device, generate=generate)
-    from analysis.interventions import knock_out, serving_sets
-
-    found = serving_sets(trace, serving, over=over, n_experts=n_experts, ranked_by=ranked_by, seed=seed)
-    if empty := [group for group, chosen in found.items() if not chosen]:
-        msg = f"No expert is used more by {', '.join(empty)} than by other prompts. Name the experts (--experts)."
-        raise SelectionError(msg)
     with _bar(console) as told:
-        result = knock_out(
-            trace,
-            bench,
-            sets={**named, **found},
-            serves={group: group for group in found},
-            over=over,
-            n_random=n_random,
-            seed=seed,
-            beside=out,
-            progress=told,
-        )
+        result, found = knocked_out(request, progress=told)
     for group, chosen in found.items():
         console.print(f"[bold]{escape(group)}[/] is served by {', '.join(map(_plain, chosen))}.")
     columns = ["set", "group", "n_prompts", "nll_change", "low", "high", "random_mean", "p_value"]
@@ -104,6 +65,86 @@ def run_knock_out(
     if len(result.double):
         console.print(_printed(result.double, "Double dissociation"))
     console.print(f"Kept in {escape(printable(str(result.path)))}", soft_wrap=True)
+
+
+def knocked_out(
+    request: KnockOutRequest, *, progress: Callable[[Done], None]
+) -> tuple[KnockOut, dict[str, list[tuple[str, int]]]]:
+    """Knock out what is asked for.
+
+    Returns:
+        what it came to, and the experts of each group that was named.
+
+    Raises:
+        SelectionError: an expert or a group is not there, or none was named.
+    """
+    trace = open_trace(request.trace)
+    named = {", ".join(map(_plain, each)): each for each in map(_experts, request.experts)}
+    if not named and not request.serving:
+        msg = "No experts were named. Name some (--experts 'L05·E11,L06·E2'), or groups of prompts (--serving)."
+        raise SelectionError(msg)
+    bench = _bench(
+        trace,
+        request.model,
+        list(request.tasks),
+        limit=request.limit,
+        seed=request.seed,
+        batch_size=request.batch_size,
+        device=request.device,
+        generate=request.generate,
+    )
+    from analysis.interventions import knock_out, serving_sets
+
+    found = serving_sets(
+        trace,
+        request.serving,
+        over=request.over,
+        n_experts=request.n_experts,
+        ranked_by=request.ranked_by,
+        seed=request.seed,
+    )
+    if empty := [group for group, chosen in found.items() if not chosen]:
+        msg = f"No expert is used more by {', '.join(empty)} than by other prompts. Name the experts (--experts)."
+        raise SelectionError(msg)
+    result = knock_out(
+        trace,
+        bench,
+        sets={**named, **found},
+        serves={group: group for group in found},
+        over=request.over,
+        n_random=request.n_random,
+        seed=request.seed,
+        beside=request.out,
+        progress=progress,
+    )
+    return result, found
+
+
+def run_runner_up(
+    path: Path,
+    *,
+    console: Console,
+    model: str | None,
+    tasks: list[str],
+    n_texts: int,
+    n_choices: int,
+    limit: int | None,
+    seed: int,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Put the runner-up in the place of the last selected expert, in a sample of decisions, and print what it did."""
+    trace = open_trace(path)
+    bench = _bench(trace, model, tasks, limit=limit, seed=seed, batch_size=16, device=device, generate=False)
+    from analysis.interventions import runner_up_regret
+
+    beside: Any = trace if out is None else out
+    with _bar(console) as told:
+        found = runner_up_regret(
+            bench, beside=beside, n_texts=n_texts, n_choices_a_text=n_choices, seed=seed, progress=told
+        )
+    console.print(_printed(found.layers, "With the runner-up in place of the last selected (nll of the next token)"))
+    console.print(f"Kept in {escape(printable(str(found.path)))}", soft_wrap=True)
 
 
 def run_intervention(
@@ -160,20 +201,12 @@ def _bench(
     from analysis.interventions import Bench
 
     disable_progress_bar()
-    folder = model or trace.provenance.model
+    folder = model or model_of(trace) or trace.provenance.model
     if not folder:
         msg = "The trace does not say which model it is of. Name the model's folder (--model)."
         raise SelectionError(msg)
-    task_set = _tasks(trace, tasks, limit=limit, seed=seed)
+    task_set = prompts_asked(trace, tasks, limit=limit, seed=seed)
     return Bench.of_folder(folder, task_set, device=device, batch_size=batch_size, generates=generate)
-
-
-def _tasks(trace: RoutingTrace, tasks: list[str], *, limit: int | None, seed: int) -> TaskSet:
-    sources = tasks or [each for each in trace.provenance.tasks.split(", ") if each]
-    if not sources:
-        msg = "The trace does not say where its tasks come from. Name them (--tasks)."
-        raise TaskError(msg)
-    return read_tasks(sources, limit=limit, seed=seed)
 
 
 def _experts(written: str) -> list[tuple[str, int]]:

@@ -66,14 +66,18 @@ class Jobs:
                 if sum(process.poll() is None for process, _, _ in self._started.values()) >= _MOST_AT_ONCE:
                     return Job("waiting")
                 self._started[key] = self._start(module, arguments)
-            process, folder, since = self._started[key]
-        seconds = time.monotonic() - since
-        code = process.poll()
-        if code is None:
-            return Job("running", seconds, folder)
-        if code == 0:
-            return Job("done", seconds, folder)
-        return Job("failed", seconds, folder, (folder / "log.txt").read_text("utf-8", "replace")[-_LOG_TAIL:].strip())
+            return _now(*self._started[key])
+
+    def standing(self, key: str) -> Job | None:
+        """How the job of this key stands, None where it was not started."""
+        with self._lock:
+            return _now(*self._started[key]) if key in self._started else None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether another job would have to wait."""
+        with self._lock:
+            return sum(process.poll() is None for process, _, _ in self._started.values()) >= _MOST_AT_ONCE
 
     def forget(self, key: str) -> None:
         """Let the job of this key be started anew."""
@@ -95,6 +99,16 @@ class Jobs:
         quiet = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
         process = started(module, (str(folder), *arguments), log=folder / "log.txt", environment=quiet)
         return process, folder, time.monotonic()
+
+
+def _now(process: subprocess.Popen[bytes], folder: Path, since: float) -> Job:
+    seconds = time.monotonic() - since
+    code = process.poll()
+    if code is None:
+        return Job("running", seconds, folder)
+    if code == 0:
+        return Job("done", seconds, folder)
+    return Job("failed", seconds, folder, (folder / "log.txt").read_text("utf-8", "replace")[-_LOG_TAIL:].strip())
 
 
 def started(

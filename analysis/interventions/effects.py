@@ -17,7 +17,10 @@ __all__ = ["ALL", "EFFECT_COLUMNS", "changes", "effects", "groups_of", "mean_int
 ALL = "all"
 """The group of all prompts."""
 
-EFFECT_COLUMNS = ("group", "n_prompts", "nll_before", "nll_change", "low", "high", "score_before", "score_change")
+EFFECT_COLUMNS = (
+    "group", "n_prompts", "nll_before", "nll_change", "low", "high",
+    "score_before", "score_change", "score_low", "score_high",
+)  # fmt: skip
 
 N_DRAWS = 2000
 
@@ -52,13 +55,14 @@ def effects(before: pd.DataFrame, after: pd.DataFrame, *, over: str, seed: int =
 
     Returns:
         one row a group: n_prompts, nll_before and nll_change in nats a token, low and high (95 % bootstrap over
-        prompts), score_before and score_change in shares.
+        prompts), score_before and score_change in shares, with score_low and score_high.
     """
     changed, group = changes(before, after), groups_of(before, over=over)
     rows = []
     for name in (ALL, *dict.fromkeys(group)):
         mine = np.ones(len(group), bool) if name == ALL else group == name
         low, high = mean_interval(changed["nll"].to_numpy()[mine], seed=seed)
+        score_low, score_high = mean_interval(changed["score"].to_numpy()[mine], seed=seed)
         rows.append(
             {
                 "group": name,
@@ -69,6 +73,8 @@ def effects(before: pd.DataFrame, after: pd.DataFrame, *, over: str, seed: int =
                 "high": high,
                 "score_before": before["score"][mine].mean(),
                 "score_change": changed["score"][mine].mean(),
+                "score_low": score_low,
+                "score_high": score_high,
             }
         )
     return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from analysis.correlation import feature_correlation
 from analysis.interventions.bench import Bench
-from analysis.interventions.effects import ALL, changes, effects, groups_of, mean_interval, rank_p_value
+from analysis.interventions.effects import groups_of
+from analysis.interventions.knock_out_tables import (
+    UNTOUCHED,
+    Measured,
+    dissociation_table,
+    double_table,
+    effect_table,
+    unit_of,
+)
 from analysis.interventions.ledger import Progress, StudyFolder
 from analysis.interventions.random_sets import Expert, load_of, matched_sets
 from analysis.load import expert_load
@@ -26,7 +32,6 @@ from routing import RoutingTrace, SelectionError
 
 __all__ = ["KnockOut", "knock_out", "serving_sets"]
 
-UNTOUCHED = "untouched"
 VERSION = 2  # of how random sets are drawn: units of another version are not gone on with
 
 
@@ -38,18 +43,22 @@ class KnockOut:
         sets: one row a set and expert: set, random (0 for the chosen set, else the number of the random set), layer,
             expert, load (mean share of its layers' work).
         effects: one row a set and group of prompts ("all" first): n_prompts, nll_before, nll_change with low and high
-            (95 % bootstrap over prompts, paired), score_before, score_change; random_mean, random_low, random_high of
-            the random sets' nll_change (their range); p_value, how often a random set does at least as much harm; the
-            same of the score as random_score_mean and score_p_value; n_random.
+            (95 % bootstrap over prompts, paired), score_before, score_change with score_low and score_high;
+            random_mean, random_low, random_high of the random sets' nll_change (their range); p_value, how often a
+            random set does at least as much harm; the same of the score as random_score_mean, random_score_low,
+            random_score_high and score_p_value; n_random.
+        by_task: the same with a row for each task.
         dissociation: one row a set that serves a group: inside and outside (nll_change of the group's prompts and of
-            the others), difference with low and high, p_value and n_random as above.
+            the others), difference with low and high, random_mean, random_low, random_high, p_value and n_random.
         double: one row a pair of such sets: a, b, a_on_a, a_on_b, b_on_a, b_on_b (nll_change), interaction = (a_on_a −
-            a_on_b) + (b_on_b − b_on_a) with low and high, p_value and n_random against pairs of random sets.
+            a_on_b) + (b_on_b − b_on_a) with low and high, random_mean, random_low, random_high, p_value and n_random
+            against pairs of random sets.
         path: folder of the tables.
     """
 
     sets: pd.DataFrame
     effects: pd.DataFrame
+    by_task: pd.DataFrame
     dissociation: pd.DataFrame
     double: pd.DataFrame
     path: Path
@@ -109,17 +118,15 @@ def knock_out(
     plan: dict[str, Callable[[], pd.DataFrame]] = {UNTOUCHED: bench.measured}
     for name, experts in sets.items():
         for number, each in enumerate([tuple(experts), *random[name]]):
-            plan[_unit(name, number)] = lambda each=each: _without(bench, each)  # type: ignore[misc]
+            plan[unit_of(name, number)] = lambda each=each: _without(bench, each)  # type: ignore[misc]
     tables = folder.units(plan)
-    before = tables[UNTOUCHED]
+    measured = Measured(tables=tables, n_random={name: len(each) for name, each in random.items()}, seed=seed)
     found = {
         "sets": _set_table(sets, random, load),
-        "effects": pd.concat(
-            [_effects_of(name, tables, n_random=len(random[name]), over=over, seed=seed) for name in sets],
-            ignore_index=True,
-        ),
-        "dissociation": _dissociation(before, tables, serves, random, over=over, seed=seed),
-        "double": _double(before, tables, serves, random, over=over, seed=seed),
+        "effects": effect_table(measured, over=over),
+        "by_task": effect_table(measured, over="task"),
+        "dissociation": dissociation_table(measured, serves, over=over),
+        "double": double_table(measured, serves, over=over),
     }
     folder.keep(found, about={"over": over, "serves": serves, "seed": seed})
     return KnockOut(**found, path=folder.path)
@@ -188,10 +195,6 @@ def _without(bench: Bench, experts: Sequence[Expert]) -> pd.DataFrame:
         return bench.measured()
 
 
-def _unit(name: str, number: int) -> str:
-    return f"without {name}" if number == 0 else f"without {name}, random set {number}"
-
-
 def _set_table(
     sets: Mapping[str, Sequence[Expert]], random: Mapping[str, Sequence[Sequence[Expert]]], load: xr.DataArray
 ) -> pd.DataFrame:
@@ -202,126 +205,3 @@ def _set_table(
         for layer, expert in each
     ]
     return pd.DataFrame(rows)
-
-
-def _effects_of(name: str, tables: Mapping[str, pd.DataFrame], *, n_random: int, over: str, seed: int) -> pd.DataFrame:
-    before = tables[UNTOUCHED]
-    own = effects(before, tables[_unit(name, 0)], over=over, seed=seed)
-    group = groups_of(before, over=over)
-    masks = [np.ones(len(group), bool) if each == ALL else group == each for each in own["group"]]
-    null = {column: np.full((n_random, len(own)), np.nan) for column in ("nll", "score")}
-    for number in range(n_random):
-        changed = changes(before, tables[_unit(name, number + 1)])
-        for column, values in null.items():
-            values[number] = [changed[column][mask].mean() for mask in masks]
-    nll_SG, score_SG = null["nll"], null["score"]
-    return own.assign(
-        set=name,
-        random_mean=nll_SG.mean(axis=0) if n_random else np.nan,
-        random_low=nll_SG.min(axis=0) if n_random else np.nan,
-        random_high=nll_SG.max(axis=0) if n_random else np.nan,
-        p_value=[rank_p_value(value, nll_SG[:, g]) for g, value in enumerate(own["nll_change"])],
-        random_score_mean=score_SG.mean(axis=0) if n_random else np.nan,
-        score_p_value=[rank_p_value(-value, -score_SG[:, g]) for g, value in enumerate(own["score_change"])],
-        n_random=n_random,
-    )
-
-
-def _dissociation(
-    before: pd.DataFrame,
-    tables: Mapping[str, pd.DataFrame],
-    serves: Mapping[str, str],
-    random: Mapping[str, Sequence[object]],
-    *,
-    over: str,
-    seed: int,
-) -> pd.DataFrame:
-    group, rows = groups_of(before, over=over), []
-    for name, served in serves.items():
-        mine = group == served
-        own = changes(before, tables[_unit(name, 0)])["nll"].to_numpy()
-        null = [
-            _split(changes(before, tables[_unit(name, number)])["nll"].to_numpy(), mine)
-            for number in range(1, len(random[name]) + 1)
-        ]
-        difference = _split(own, mine)
-        low, high = _difference_interval(own, mine, seed=seed)
-        rows.append(
-            {
-                "set": name,
-                "serves": served,
-                "inside": float(np.nanmean(own[mine])),
-                "outside": float(np.nanmean(own[~mine])) if (~mine).any() else np.nan,
-                "difference": difference,
-                "low": low,
-                "high": high,
-                "random_mean": float(np.mean(null)) if null else np.nan,
-                "p_value": rank_p_value(difference, null),
-                "n_random": len(null),
-            }
-        )
-    columns = ["set", "serves", "inside", "outside", "difference", "low", "high", "random_mean", "p_value", "n_random"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _double(
-    before: pd.DataFrame,
-    tables: Mapping[str, pd.DataFrame],
-    serves: Mapping[str, str],
-    random: Mapping[str, Sequence[object]],
-    *,
-    over: str,
-    seed: int,
-) -> pd.DataFrame:
-    group, rows = groups_of(before, over=over), []
-    for a, b in combinations(serves, 2):
-        in_a, in_b = group == serves[a], group == serves[b]
-        if serves[a] == serves[b]:
-            continue
-
-        def change(name: str, number: int) -> np.ndarray:
-            return changes(before, tables[_unit(name, number)])["nll"].to_numpy()
-
-        contrast = change(a, 0) - change(b, 0)
-        null = []
-        for number in range(1, min(len(random[a]), len(random[b])) + 1):
-            other = change(a, number) - change(b, number)
-            null.append(float(np.nanmean(other[in_a]) - np.nanmean(other[in_b])))
-        interaction = float(np.nanmean(contrast[in_a]) - np.nanmean(contrast[in_b]))
-        both = in_a | in_b
-        low, high = _difference_interval(contrast[both], in_a[both], seed=seed)
-        rows.append(
-            {
-                "a": a,
-                "b": b,
-                **{
-                    f"{one}_on_{where}": float(np.nanmean(change(name, 0)[mask]))
-                    for one, name in (("a", a), ("b", b))
-                    for where, mask in (("a", in_a), ("b", in_b))
-                },
-                "interaction": interaction,
-                "low": low,
-                "high": high,
-                "p_value": rank_p_value(interaction, null),
-                "n_random": len(null),
-            }
-        )
-    columns = ["a", "b", "a_on_a", "a_on_b", "b_on_a", "b_on_b", "interaction", "low", "high", "p_value", "n_random"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _split(values: np.ndarray, inside: np.ndarray) -> float:
-    if not inside.any() or inside.all():
-        return float("nan")
-    return float(np.nanmean(values[inside]) - np.nanmean(values[~inside]))
-
-
-def _difference_interval(values: np.ndarray, inside: np.ndarray, *, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of a difference of two means, prompts drawn within each side."""
-    rng = np.random.default_rng(seed)
-    sides = [side[np.isfinite(side)] for side in (values[inside], values[~inside])]
-    if min(map(len, sides)) < 2:
-        return mean_interval(np.zeros(0))
-    means = [side[rng.integers(0, len(side), (2000, len(side)))].mean(axis=1) for side in sides]
-    low, high = np.quantile(means[0] - means[1], (0.025, 0.975))
-    return float(low), float(high)
