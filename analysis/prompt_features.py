@@ -87,7 +87,8 @@ def prompt_correlation(
     - `p_value`: the feature dealt to prompts at random (within tasks where asked); `p_max`: how often the largest |r|
       over all experts reaches this one; `q_value` of p_value over everything; `significant`: q ≤ `fdr` and |r| ≥
       `smallest`.
-    - `null_95`, by feature: what the largest |r| reaches in one of twenty deals.
+    - `null_95`, by feature: what the largest |r| reaches in one of twenty deals; `limit`, by expert: the same where
+      each expert's r is measured by its own spread under the deals, as `p_max` measures it. Within tasks they differ.
 
     A feature that is the same for all prompts of a task belongs to tasks: dealing it to prompts makes every task with
     many prompts significant. For those take `feature_correlation`, which deals to tasks.
@@ -104,8 +105,8 @@ def prompt_correlation(
         smallest: |r| below which nothing is called.
 
     Returns:
-        (feature, layer, expert) · r, r_low, r_high, lift, p_value, p_max, q_value, significant; (feature) · null_95,
-        n_prompts · correlation, log2 ratio, probability · r −1 to 1; NaN where either does not vary.
+        (feature, layer, expert) · r, r_low, r_high, lift, limit, p_value, p_max, q_value, significant; (feature) ·
+        null_95, n_prompts · correlation, log2 ratio, probability · r −1 to 1; NaN where either does not vary.
 
     Raises:
         SelectionError: the features lack a prompt of the trace, or are not numbers, or `within` has another name.
@@ -125,7 +126,7 @@ def prompt_correlation(
     shape = rate_PLE.shape[1:]
     rate_PX = rate_PLE.reshape(len(rate_PLE), -1)
     strata_P = trace.task_of_prompt.astype(np.int64) if within else np.zeros(trace.n_prompts, dtype=np.int64)
-    names = ("r", "r_low", "r_high", "lift", "p_value", "p_max")
+    names = ("r", "r_low", "r_high", "lift", "limit", "p_value", "p_max")
     found = {name: np.full((len(table.columns), rate_PX.shape[1]), np.nan) for name in names}
     null_95, n_prompts = np.full(len(table.columns), np.nan), np.zeros(len(table.columns), dtype=np.int64)
     z, n_exceeding = np.full(found["r"].shape, np.nan), np.zeros(found["r"].shape, dtype=np.int64)
@@ -210,8 +211,9 @@ def _one_feature(
         reached = len(tested.largest) - np.searchsorted(np.sort(tested.largest), np.abs(tested.z) - 1e-9, side="left")
         found["p_max"] = np.where(varies_X, p_value(reached, n_permutations=len(tested.largest)), np.nan)
         # Without groups all experts have one and the same standard deviation of r, 1 / √(n − 1).
-        deviation = float((tested.deviation[varies_X] / lengths_X[varies_X]).mean())
-        null_95 = float(np.quantile(tested.largest, 0.95)) * deviation
+        deviation_X = np.where(varies_X, tested.deviation / np.where(varies_X, lengths_X, 1.0), np.nan)
+        largest = float(np.quantile(tested.largest, 0.95))
+        found["limit"], null_95 = largest * deviation_X, largest * float(np.nanmean(deviation_X))
     if n_bootstrap and varies_X.any():
         rng = np.random.default_rng(seed)
         found["r_low"], found["r_high"] = _interval(centered_PX, centered_P, varies_X, n_bootstrap, rng)

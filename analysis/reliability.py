@@ -21,7 +21,7 @@ __all__ = ["against_control", "split_half"]
 
 
 def split_half(
-    trace: RoutingTrace, *, over: Over = "task", n_splits: int = 20, n_permutations: int = 100, seed: int = 0
+    trace: RoutingTrace, *, over: Over = "task", n_splits: int = 10, n_permutations: int = 100, seed: int = 0
 ) -> pd.DataFrame:
     """Whether two halves of the prompts agree on which group uses which expert.
 

@@ -10,7 +10,7 @@ import streamlit as st
 from app.sentences import escaped
 from app.state import option, set_options
 
-__all__ = ["choose", "choose_one", "choose_several", "chosen", "search", "toggle"]
+__all__ = ["choose", "choose_one", "choose_several", "chosen", "is_on", "search", "toggle"]
 
 T = TypeVar("T")
 
@@ -160,9 +160,14 @@ def search(label: str, *, name: str, placeholder: str = "") -> str:
     return value
 
 
+def is_on(name: str, *, default: bool = False) -> bool:
+    """What `toggle` of the same name would give, for where the switch stands further down the page."""
+    return option(name, "1" if default else "0") == "1"
+
+
 def toggle(label: str, *, name: str, default: bool = False, help: str | None = None) -> bool:  # noqa: A002
     """A switch, kept in the URL under `name` as "1" or "0"."""
-    value = option(name, "1" if default else "0") == "1"
+    value = is_on(name, default=default)
     key = f"toggle_{name}"
 
     def changed() -> None:

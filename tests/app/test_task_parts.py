@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from app import slow_answers, task_questions
+from app.jobs import Job, Jobs
+from app.task_feature_table import feature_columns, of_tasks
+from app.task_features import strongest_of
+from routing import RoutingTrace, open_trace, save_trace
+from tests.app.conftest import counted, text_of
+from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
+
+SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
+PARTS = ("controls", "features", "clusters", "layers", "answers")
+_TABLES = slow_answers.tables
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Answer while the page waits: that processes of their own answer has a test of its own."""
+    monkeypatch.setattr(slow_answers, "tables", lambda *a, **options: _TABLES(*a, **(options | {"slow": False})))
+
+
+def shown(page) -> set[str]:
+    return {chart.key for chart in page.get("plotly_chart")}
+
+
+def layout_of(page, key: str) -> dict:
+    chart = next(each for each in page.get("plotly_chart") if each.key == key)
+    return json.loads(chart.proto.spec or chart.proto.figure.spec)["layout"]
+
+
+def with_prompts(trace: RoutingTrace, **columns) -> RoutingTrace:
+    """The same routing, with other columns in the table of prompts."""
+    return RoutingTrace.from_arrays(
+        trace.experts.values,
+        layer_facts=trace.layer_facts,
+        tokens=trace.tokens,
+        prompts=trace.prompts.assign(**columns),
+        scores=trace.scores.values,
+        weights=trace.weights.values,
+    )
+
+
+def routed_by_word() -> RoutingTrace:
+    """Two tasks that say the same two words, one mostly the first; the word alone decides the expert."""
+    n_prompts, n_tokens = 24, 12
+    task = np.repeat([0, 1], n_prompts // 2)
+    # 3 or 9 of 12 words, in whichever order.
+    words = np.zeros((n_prompts, n_tokens), dtype=int)
+    for prompt in range(n_prompts):
+        places = np.random.default_rng(prompt).permutation(n_tokens)[: 3 if task[prompt] == 0 else 9]
+        words[prompt, places] = 1
+    tokens = pd.DataFrame(
+        {
+            "prompt": np.repeat(np.arange(n_prompts), n_tokens),
+            "position": np.tile(np.arange(n_tokens), n_prompts),
+            "token_id": words.ravel(),
+        }
+    )
+    names = [("spans", "facts")[number] for number in task]
+    return trace_of(words.reshape(-1, 1), n_experts=4, prompts=tokens["prompt"], tasks=names, tokens=tokens)
+
+
+def test_what_is_the_words_is_gone_where_words_are_compared(app_on):
+    trace = routed_by_word()
+    shares = task_questions.control_shares(trace)["shares"].groupby("control")[["n_cells", "n_large", "n_sure"]].sum()
+    # Two tasks × four experts; the two experts that are used differ by ± 25 points in both tasks.
+    assert shares.loc["as recorded"].tolist() == [8, 4, 4]
+    assert shares.loc["same token"].tolist() == [8, 0, 0]
+    page = app_on(trace, "tasks", {"part": "controls"})
+    assert not page.exception
+    said = text_of(page)
+    assert "50.0\N{NO-BREAK SPACE}% of 8 cells differ by 10 points or more as recorded" in said
+    assert "comparing tokens of the same id cuts that to **0.0\N{NO-BREAK SPACE}%**" in said
+    assert "No cell is left beyond shuffled prompts" in said
+
+
+def test_the_controls_are_switches_of_the_url(open_app):
+    page = open_app("tasks", {"run": "even", "part": "controls", "match": "none"})
+    assert "go from" in text_of(page)
+    page.toggle(key="toggle_equal_budgets").set_value(True).run()
+    assert page.query_params["equal_budgets"] == "1"
+    assert "10 tokens of each prompt at most" in text_of(page)
+    page.segmented_control(key="choice_match").set_value("position").run()
+    assert page.query_params["match"] == "position"
+    assert not page.exception
+
+
+def test_controls_keep_the_rows_and_layers_of_the_selection(open_app):
+    query = {"run": "even", "part": "controls", "tasks": "facts,spans", "layers": "L02"}
+    page = open_app("tasks", query)
+    layout = layout_of(page, "tasks_controlled")
+    assert layout["yaxis"]["ticktext"] == ["spans", "facts"]
+    assert layout["xaxis"]["title"]["text"] == "expert of layer L02"
+    assert "of 16 cells" in text_of(page)  # 2 tasks × 8 experts
+
+
+def test_a_column_of_the_user_is_found_where_it_decides(app_on):
+    # Tasks share experts by a property that their types do not know: 0 and 3 the one, 1 and 4, 2 and 5 the others.
+    owners = {name: (2, number % 3) for number, name in enumerate(["spans", "sentiment", "facts", "names", "topics"])}
+    plain = planted_trace(seed=5, specialists=owners | {"capitals": (2, 2)}, **SHAPE)
+    kinds = dict(zip(plain.tasks, ["warm", "cold", "dry", "warm", "cold", "dry"], strict=True))
+    trace = with_prompts(plain, climate=plain.prompts["task"].map(kinds))
+    assert feature_columns(trace)["climate"] == "task"
+    assert of_tasks(trace, column="climate").columns.tolist() == ["warm", "cold", "dry"]
+    best = task_questions.feature_cells(trace, column="climate", kind="task")
+    strongest = strongest_of(best["cells"], best["features"]).set_index("feature")
+    assert [(row.layer, row.expert) for row in strongest.itertuples()] == [("L02", 0), ("L02", 1), ("L02", 2)]
+    assert (strongest["r"] > 0.95).all()
+    page = app_on(trace, "tasks", {"part": "features", "feature": "climate"})
+    assert not page.exception
+    assert layout_of(page, "tasks_feature_cells")["yaxis"]["ticktext"] == ["warm", "cold", "dry"]
+    assert {"tasks_feature_cells", "tasks_feature_best"} <= shown(page)
+
+
+def test_what_belongs_to_prompts_is_compared_within_tasks(app_on):
+    plain = planted_trace(seed=7, specialists={}, n_tasks=3, n_prompts_a_task=30, n_tokens_a_prompt=12, n_layers=2)
+    rate = (plain.experts.values[:, 1, :2] == 4).any(axis=1)
+    used = np.bincount(plain.tokens["prompt"], weights=rate, minlength=plain.n_prompts)
+    trace = with_prompts(plain, heat=used + np.random.default_rng(0).normal(0, 0.2, plain.n_prompts))
+    page = app_on(trace, "tasks", {"part": "features", "feature": "heat"})
+    assert not page.exception
+    assert "heat with **L01·E4** (r" in text_of(page)
+    assert page.toggle(key="toggle_within_task").value
+
+
+def test_no_expert_goes_with_features_of_an_empty_trace(app_on):
+    page = app_on(null_trace(seed=3, **SHAPE), "tasks", {"part": "features"})
+    assert "No expert goes with any of 3 features of task type beyond chance" in text_of(page)
+
+
+def test_tasks_that_share_experts_fall_into_their_types(app_on):
+    types = {"spans": 0, "names": 0, "sentiment": 1, "topics": 1, "facts": 2, "capitals": 2, "sums": 3, "shell": 4}
+    owners = {name: (2, number) for name, number in types.items()}
+    trace = planted_trace(seed=4, specialists=owners, **(SHAPE | {"n_tasks": 8, "n_prompts_a_task": 10}))
+    page = app_on(trace, "tasks", {"part": "clusters", "clusters_of": "task"})
+    assert not page.exception
+    said = text_of(page)
+    assert "tasks fall into 5 groups of 2 and 2 and 2 and 1 and 1" in said
+    assert "AMI 1.00, ARI 1.00" in said
+    assert "Cut into 5, as many as there are types, they agree with the types" in said
+
+
+@pytest.mark.parametrize("of", ["expert", "task"])
+@pytest.mark.parametrize("by", ["tree", "blocks", "density"])
+def test_every_clustering_is_shown_or_says_why_not(open_app, of, by):
+    page = open_app("tasks", {"run": "even", "part": "clusters", "clusters_of": of, "clusters_by": by})
+    assert not page.exception
+    assert "fall into" in text_of(page) or "There are no groups" in text_of(page) or "in no cluster" in text_of(page)
+
+
+def test_layers_tell_of_the_task_where_experts_were_planted(open_app):
+    page = open_app("tasks", {"run": "even", "part": "layers"})
+    assert not page.exception
+    assert {"tasks_information", "tasks_halves"} <= shown(page)
+    assert "**L02** says most" in text_of(page)
+    assert "Two halves of the prompts agree" in text_of(page)
+    assert "tasks_control" not in shown(page)
+
+
+def test_an_untrained_snapshot_that_tells_more_is_said_to(open_app, tmp_path):
+    save_trace(planted_trace(seed=3, **SHAPE), tmp_path / "model" / "step-0")
+    save_trace(planted_trace(seed=3, strength=1.0, **SHAPE), tmp_path / "model" / "step-900")
+    page = open_app("tasks", {"run": "model/step-900", "part": "layers"}, runs=tmp_path)
+    assert not page.exception
+    said = text_of(page)
+    assert "**At step 0 \\(untrained\\), routing separates tasks about" in said
+    assert "no sign of learning by itself" in said
+
+
+def test_an_expert_that_goes_with_being_right_is_named(app_on):
+    plain = planted_trace(seed=6, specialists={}, n_tasks=3, n_prompts_a_task=40, n_tokens_a_prompt=12, n_layers=2)
+    rate = (plain.experts.values[:, 1, :2] == 5).any(axis=1) & (plain.tokens["phase"] == "prompt")
+    used = np.bincount(plain.tokens["prompt"], weights=rate, minlength=plain.n_prompts)
+    trace = with_prompts(plain, score=(used > np.median(used)).astype(float))
+    page = app_on(trace, "tasks", {"part": "answers"})
+    assert not page.exception
+    assert "being right or wrong beyond scores dealt within tasks" in text_of(page)
+    assert "**L01·E5**" in text_of(page)
+    assert layout_of(page, "tasks_answers")["yaxis"]["ticktext"][0] == "L01·E5"
+    page = app_on(trace, "tasks", {"part": "answers", "layers": "L00"})
+    assert "no expert goes with being right beyond chance" in text_of(page)
+
+
+def test_without_scores_the_page_says_so(app_on):
+    page = app_on(routed_by_word(), "tasks", {"part": "answers"})
+    assert "no scores of answers" in text_of(page)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "trace",
+    [
+        trace_of([[0, 1]], n_experts=4),
+        encoder_decoder_trace(),
+        counted(planted_trace(seed=0, **SHAPE)),
+        trace_of([[0], [1], [0]], n_experts=2, prompts=[0, 1, 2], tasks=["a", "b", "c"], unit="prompt"),
+    ],
+    ids=["one token", "encoder–decoder", "counts", "prompts"],
+)
+def test_runs_that_say_less_get_a_sentence(app_on, part, trace):
+    page = app_on(trace, "tasks", {"part": part, "experts": f"{trace.layers[0]}.E0"})
+    assert not page.exception
+    assert len(text_of(page)) > 40
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_is_selected_by_no_prompt_is_said(open_app, part):
+    page = open_app("tasks", {"run": "even", "part": part, "tasks": "facts", "prompts": "spans-000"})
+    assert not page.exception
+    assert "Let go of the tasks or the prompts" in text_of(page)
+    page = open_app("tasks", {"run": "even", "part": part, "tasks": "facts"})
+    assert not page.exception
+
+
+def test_a_process_of_its_own_answers_alike(tmp_path):
+    save_trace(planted_trace(seed=2, **SHAPE), tmp_path / "run")
+    trace = open_trace(tmp_path / "run")
+    asked = {"match": "token_id", "without_template": False, "equal_budgets": True, "over": "task"}
+    jobs = Jobs()
+    try:
+        deadline = time.monotonic() + 120
+        while isinstance(
+            made := slow_answers.tables_or_job(trace, task_questions.control_cells, jobs=jobs, **asked), Job
+        ):
+            assert made.state != "failed", made.message
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        jobs.stop()
+    for name, table in task_questions.control_cells(trace, **asked).items():
+        pd.testing.assert_frame_equal(made[name], table, check_dtype=False)
