@@ -9,7 +9,7 @@ Legend: L layer, E expert, P prompt, G group of prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -113,8 +113,13 @@ def prompt_rates(trace: RoutingTrace, *, phase: Phase | None = None) -> Iterator
         )
 
 
-def group_rates(trace: RoutingTrace, *, over: Over) -> GroupRates:
+def group_rates(trace: RoutingTrace, *, over: Over, blocks: Iterable[PromptRates] | None = None) -> GroupRates:
     """Activation rates of tasks or task types.
+
+    Args:
+        trace: the trace.
+        over: what prompts are grouped by.
+        blocks: the rates of its prompts, where a caller reads them as well; otherwise the trace is scanned.
 
     Raises:
         SelectionError: prompts cannot be grouped by `over`.
@@ -133,7 +138,7 @@ def group_rates(trace: RoutingTrace, *, over: Over) -> GroupRates:
     shape = (len(groups), trace.n_layers, trace.n_experts)
     rate_GLE, overall_LE = np.full(shape, np.nan), np.full(shape[1:], np.nan)
     n_assignments_GL = np.zeros(shape[:2], dtype=np.int64 if measure_of(trace) == "assignments" else np.float64)
-    for block in prompt_rates(trace):
+    for block in prompt_rates(trace) if blocks is None else blocks:
         overall_LE[block.layers] = mean_over_prompts(block.rate_PLE)
         for group in range(len(groups)):
             of_group = group_P == group

@@ -16,6 +16,7 @@ from analysis.measure import about, rate_unit
 from analysis.nulls import Z_BINS, Dealer, PooledNull, q_values
 from analysis.rates import (
     Over,
+    PromptRates,
     decided_by_task,
     group_of_prompt,
     group_rates,
@@ -84,21 +85,29 @@ def specialization(
     by_task = decided_by_task(trace)
     if by_task and over == "task_type":
         units = "task"
-    rates = group_rates(trace, over=over)
     groups, group_P = group_of_prompt(trace, over=over)
+    cases: list[tuple[int, np.ndarray, np.ndarray]] = []
+    if n_permutations:
+        require_tokens(trace, for_what="a permutation of prompts")
+
+        def noted(blocks: Iterator[PromptRates]) -> Iterator[PromptRates]:
+            """The blocks of one scan, their layers kept for the test."""
+            for block in blocks:
+                cases.extend(_layers(trace, block, group_P=group_P, units=units))
+                yield block
+
+        rates = group_rates(trace, over=over, blocks=noted(prompt_rates(trace)))
+    else:
+        rates = group_rates(trace, over=over)
     lift = lift_of(rates.rate_GLE, overall_LE=rates.overall_LE, n_assignments_GL=rates.n_assignments_GL)
     z = np.full(rates.rate_GLE.shape, np.nan)
     p = z.copy()
     if n_permutations:
-        require_tokens(trace, for_what="a permutation of prompts")
         n_exceeding = np.zeros(z.shape, dtype=np.int64)
         pooled = PooledNull()
         dealer = Dealer(n_permutations=n_permutations, seed=seed)
         with ThreadPoolExecutor() as pool:
-            tested = pool.map(
-                lambda each: layer_test(each[1], each[2], len(groups), dealer=dealer),
-                cases := list(_layers(trace, group_P=group_P, units=units)),
-            )
+            tested = pool.map(lambda each: layer_test(each[1], each[2], len(groups), dealer=dealer), cases)
             for (layer, _, _), (z_GE, exceeds_GE, spread) in zip(cases, tested, strict=True):
                 z[:, layer], n_exceeding[:, layer] = z_GE, exceeds_GE
                 pooled.add(spread)
@@ -137,19 +146,19 @@ def specialization(
     )
 
 
-def _layers(trace: RoutingTrace, *, group_P: np.ndarray, units: Units) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each layer: its number, the rates of the units it routed, and their groups."""
-    for block in prompt_rates(trace):
-        rate_PLE = block.rate_PLE
-        labels = group_P
-        if units == "task":
-            task_P = trace.task_of_prompt
-            rate_PLE = np.stack([mean_over_prompts(rate_PLE[task_P == task]) for task in range(len(trace.tasks))])
-            labels = np.array([group_P[task_P == task][0] for task in range(len(trace.tasks))])
-        for number in range(rate_PLE.shape[1]):
-            rate_PE = rate_PLE[:, number]
-            routed = np.isfinite(rate_PE).any(axis=-1)
-            yield block.layers.start + number, rate_PE[routed], labels[routed]
+def _layers(
+    trace: RoutingTrace, block: PromptRates, *, group_P: np.ndarray, units: Units
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Of each layer of a block: its number, the rates of the units it routed, and their groups."""
+    rate_PLE, labels = block.rate_PLE, group_P
+    if units == "task":
+        task_P = trace.task_of_prompt
+        rate_PLE = np.stack([mean_over_prompts(rate_PLE[task_P == task]) for task in range(len(trace.tasks))])
+        labels = np.array([group_P[task_P == task][0] for task in range(len(trace.tasks))])
+    for number in range(rate_PLE.shape[1]):
+        rate_PE = rate_PLE[:, number]
+        routed = np.isfinite(rate_PE).any(axis=-1)
+        yield block.layers.start + number, rate_PE[routed], labels[routed]
 
 
 def layer_test(
