@@ -14,9 +14,10 @@ from analysis.confidence import margins, routing_entropy
 from analysis.contexts import expert_contexts
 from analysis.controls import controlled_specialization, template_tokens
 from analysis.convergence import load_convergence
+from analysis.correctness import correctness_link
 from analysis.correlation import feature_correlation, task_features
 from analysis.counts import assignment_counts, routed_tokens
-from analysis.differential import correctness_link, differential, paired_differential
+from analysis.differential import differential, paired_differential
 from analysis.distances import routing_distance
 from analysis.dynamics import over_training, saturation
 from analysis.experts import ExpertProfile, expert_profile
@@ -26,10 +27,12 @@ from analysis.health import Verdict, load_health
 from analysis.hierarchy import Order, hierarchical_order
 from analysis.information import task_information
 from analysis.instances import InstanceGrouping, instance_grouping, instance_map
+from analysis.layer_information import layer_information
 from analysis.load import activation_rate, expert_load, idle_experts, load_balance
 from analysis.mantel import MantelTest, mantel
 from analysis.maps import routing_clusters, routing_map, stored_map
 from analysis.more_clusters import CoClustering, co_clusters, density_clusters
+from analysis.next_layer import next_layer_predictability
 from analysis.occurrences import expert_occurrences
 from analysis.overload import overload_tasks, overload_tokens
 from analysis.pass_load import pass_load, worst_passes
@@ -62,7 +65,7 @@ from analysis.specialists import specialists
 from analysis.specialization import specialization
 from analysis.token_routes import token_overlap
 from analysis.token_sample import token_sample
-from analysis.transitions import layer_information, next_layer_predictability, transitions
+from analysis.transitions import transitions
 from analysis.vocabulary import context_independence
 
 __all__ = [

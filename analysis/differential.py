@@ -1,17 +1,18 @@
-"""Differential use: which experts two sets of prompts use differently, and which go with right answers.
+"""Differential use: which experts two sets of prompts use differently.
 
 Legend: P prompt, L layer, E expert, X expert of any layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.nulls import PooledNull, q_values
+from analysis.contrasts import contrast_table, mean_differences, ranked
+from analysis.nulls import PooledNull
 from analysis.rates import draws_of_prompts, prompt_rates
 from analysis.scan import Phase
 from analysis.stratified import Tested, deal_labels, turn_pairs
@@ -19,27 +20,10 @@ from routing.errors import SelectionError, TraceError
 from routing.selection import Selection
 from routing.trace import RoutingTrace
 
-__all__ = ["Prompts", "correctness_link", "differential", "paired_differential"]
+__all__ = ["Prompts", "differential", "paired_differential"]
 
 Prompts = Selection | Sequence[str] | np.ndarray
 """Some prompts: a selection (of tasks or prompts), their ids, or True and False for each prompt of the trace."""
-
-_Z_95 = 1.959963984540054
-_UNITS = {
-    "rate_one": "share of tokens",
-    "rate_other": "share of tokens",
-    "difference": "share of tokens",
-    "difference_low": "share of tokens",
-    "difference_high": "share of tokens",
-    "lift": "log2 ratio",
-    "effect": "standard deviations of prompts",
-    "z": "standard deviations of the null",
-    "p_value": "probability",
-    "q_value": "false-discovery rate",
-    "significant": "true or false",
-    "n_one": "prompts",
-    "n_other": "prompts",
-}
 
 
 def differential(
@@ -103,10 +87,12 @@ def differential(
         # A task that stands on one side only has nothing to compare.
         label, strata = label_P[rows], strata_P[rows]
         tested = deal_labels(values_PX, label, strata, n_permutations=n_permutations, seed=seed, pooled=pooled)
-        return tested, _differences(values_PX, label > 0.5, strata)
+        return tested, mean_differences(values_PX, label > 0.5, strata)
 
-    frame = _table(trace, test, known_P=np.isfinite(label_P), phase=phase, pooled=pooled, n_permutations=n_permutations)
-    return _ranked(
+    frame = contrast_table(
+        trace, test, known_P=np.isfinite(label_P), phase=phase, pooled=pooled, n_permutations=n_permutations
+    )
+    return ranked(
         frame, fdr=fdr, smallest=smallest, attrs={"within": within or "all", "n_permutations": n_permutations}
     )
 
@@ -174,186 +160,10 @@ def paired_differential(
         }
 
     known_P = np.ones(before.n_prompts, bool)
-    frame = _table(
+    frame = contrast_table(
         before, test, known_P=known_P, phase=phase, pooled=pooled, n_permutations=n_permutations, beside=others
     )
-    return _ranked(frame, fdr=fdr, smallest=smallest, attrs={"n_permutations": n_permutations})
-
-
-def correctness_link(
-    trace: RoutingTrace,
-    *,
-    phase: Phase | None = "prompt",
-    right_from: float = 0.5,
-    n_permutations: int = 1000,
-    seed: int = 0,
-    fdr: float = 0.05,
-    smallest: float = 0.2,
-) -> pd.DataFrame:
-    """Experts that are used more, or less, where the answer is right, within tasks.
-
-    `r`: correlation of a prompt's rate with its score, both less their means in the task; scores may be graded. z, p
-    and q deal scores to prompts within tasks. Beside it, as in `differential` within tasks, prompts with a score of at
-    least `right_from` (one) against the others. Tasks without a spread of scores say nothing and are left out. By
-    default only tokens of the prompt count, for a wrong answer consists of other tokens.
-
-    Args:
-        trace: the trace.
-        phase: only tokens of this phase; None takes all.
-        right_from: least score of a right answer, for the rates.
-        n_permutations: deals for the null.
-        seed: of the deals.
-        fdr: share of false ones to accept.
-        smallest: effect below which nothing is called.
-
-    Returns:
-        (row) · layer, expert, r, rate_one, rate_other, difference, difference_low, difference_high, lift, effect, z,
-        p_value, q_value, significant, n_one, n_other · share of tokens, and as the names say · as in
-        `differential`, r −1 to 1; no row where no task has both right and wrong answers.
-
-    Raises:
-        TraceError: the trace holds counts only, or no scores.
-    """
-    score_P = pd.to_numeric(trace.prompts["score"], errors="coerce").to_numpy(float)
-    if not np.isfinite(score_P).any():
-        msg = (
-            "This trace holds no scores of answers, which a link with correctness needs. Record it with `run` on tasks."
-        )
-        raise TraceError(msg)
-    n_permutations = draws_of_prompts(trace, n_permutations)
-    strata_P = trace.task_of_prompt.astype(np.int64)
-    known_P = np.isfinite(score_P)
-    for task in np.unique(strata_P):
-        mine = known_P & (strata_P == task)
-        if not mine.any() or np.ptp(score_P[mine]) < 1e-9:
-            known_P[mine] = False
-    pooled = PooledNull()
-
-    def test(values_PX: np.ndarray, rows: np.ndarray) -> tuple[Tested, dict[str, np.ndarray]]:
-        score, strata = score_P[rows], strata_P[rows]
-        tested = deal_labels(values_PX, score, strata, n_permutations=n_permutations, seed=seed, pooled=pooled)
-        found = _differences(values_PX, score >= right_from, strata)
-        lengths = np.sqrt(
-            (_centered(score[:, None], strata) ** 2).sum() * (_centered(values_PX, strata) ** 2).sum(axis=0)
-        )
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found["r"] = np.where(lengths > 1e-12, tested.total / np.where(lengths > 0, lengths, 1), np.nan)
-        return tested, found
-
-    frame = _table(trace, test, known_P=known_P, phase=phase, pooled=pooled, n_permutations=n_permutations)
-    tasks = [trace.tasks[task] for task in np.unique(strata_P[known_P])]
-    found = _ranked(
-        frame,
-        fdr=fdr,
-        smallest=smallest,
-        attrs={"tasks": tasks, "right_from": right_from, "n_permutations": n_permutations},
-    )
-    found.attrs["unit"]["r"] = "correlation"
-    return found
-
-
-Test = Callable[[np.ndarray, np.ndarray], tuple[Tested, dict[str, np.ndarray]]]
-
-
-def _table(
-    trace: RoutingTrace,
-    test: Test,
-    *,
-    known_P: np.ndarray,
-    phase: Phase | None,
-    pooled: PooledNull,
-    n_permutations: int,
-    beside: dict[int, np.ndarray] | None = None,
-) -> pd.DataFrame:
-    """One row an expert: what `test` finds of the prompts that the layer routed."""
-    parts, exceeding = [], []
-    for block in prompt_rates(trace, phase=phase):
-        for number in range(block.rate_PLE.shape[1]):
-            facts = trace.layer_facts[block.layers.start + number]
-            rate_PE = block.rate_PLE[:, number, : facts.n_experts]
-            if beside is not None:
-                later_PE = beside[block.layers.start][:, number, : facts.n_experts]
-                rate_PE = np.concatenate([rate_PE, later_PE], axis=1)
-            rows = np.flatnonzero(known_P & np.isfinite(rate_PE).all(axis=1))
-            if not len(rows):
-                continue
-            tested, columns = test(rate_PE[rows], rows)
-            if not np.isfinite(columns["difference"]).any():
-                continue
-            part = pd.DataFrame({"layer": facts.label, "expert": np.arange(facts.n_experts), **columns, "z": tested.z})
-            parts.append(part)
-            exceeding.append(tested.n_exceeding)
-    if not parts:
-        return pd.DataFrame(columns=["layer", "expert", "difference", "error", "spread", "rate_one", "z", "p_value"])
-    frame = pd.concat(parts, ignore_index=True)
-    frame["p_value"] = (
-        pooled.p_values(frame["z"].to_numpy(), n_exceeding=np.concatenate(exceeding), n_permutations=n_permutations)
-        if n_permutations
-        else np.nan
-    )
-    return frame
-
-
-def _ranked(frame: pd.DataFrame, *, fdr: float, smallest: float, attrs: dict[str, object]) -> pd.DataFrame:
-    columns = ["layer", "expert", *(["r"] if "r" in frame else []), *_UNITS]
-    if frame.empty:
-        frame = pd.DataFrame(columns=columns)
-    else:
-        frame["rate_other"] = frame["rate_one"] - frame["difference"]
-        frame["difference_low"] = frame["difference"] - _Z_95 * frame["error"]
-        frame["difference_high"] = frame["difference"] + _Z_95 * frame["error"]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.log2(frame["rate_one"].to_numpy(float) / frame["rate_other"].to_numpy(float))
-            effect = frame["difference"].to_numpy(float) / frame["spread"].to_numpy(float)
-        frame["lift"] = np.where(np.isfinite(ratio), ratio, np.nan)
-        frame["effect"] = np.where(np.isfinite(effect), effect, np.nan)
-        frame["q_value"] = q_values(frame["p_value"].to_numpy(float))
-        frame["significant"] = (frame["q_value"] <= fdr) & (frame["effect"].abs() >= smallest)
-        size = frame["difference"].abs().fillna(-1.0)
-        order = np.lexsort((-size.to_numpy(), ~frame["significant"].to_numpy(bool)))
-        frame = frame.iloc[order][columns].reset_index(drop=True)
-    frame.attrs.update(attrs | {"fdr": fdr, "smallest": smallest, "unit": dict(_UNITS)})
-    return frame
-
-
-def _differences(values_PX: np.ndarray, is_one_P: np.ndarray, strata_P: np.ndarray) -> dict[str, np.ndarray]:
-    """Difference of means within groups, weighed by n₁ n₂ / (n₁ + n₂), with its error and the spread of prompts."""
-    n_X = values_PX.shape[1]
-    total, weight, variance, one_mean = np.zeros(n_X), 0.0, np.zeros(n_X), np.zeros(n_X)
-    scatter, freedom, n_one, n_other = np.zeros(n_X), 0, 0, 0
-    for stratum in np.unique(strata_P):
-        mine = values_PX[(strata_P == stratum) & is_one_P]
-        theirs = values_PX[(strata_P == stratum) & ~is_one_P]
-        if not len(mine) or not len(theirs):
-            continue
-        each = len(mine) * len(theirs) / (len(mine) + len(theirs))
-        total += each * (mine.mean(axis=0) - theirs.mean(axis=0))
-        one_mean += each * mine.mean(axis=0)
-        for side in (mine, theirs):
-            squares = ((side - side.mean(axis=0)) ** 2).sum(axis=0)
-            scatter += squares
-            freedom += len(side) - 1
-            if len(side) > 1:
-                variance += each**2 * squares / (len(side) - 1) / len(side)
-        weight += each
-        n_one += len(mine)
-        n_other += len(theirs)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "difference": total / weight if weight else np.full(n_X, np.nan),
-            "rate_one": one_mean / weight if weight else np.full(n_X, np.nan),
-            "error": np.sqrt(variance) / weight if freedom > 1 else np.full(n_X, np.nan),
-            "spread": np.sqrt(scatter / freedom) if freedom else np.full(n_X, np.nan),
-            "n_one": np.full(n_X, n_one),
-            "n_other": np.full(n_X, n_other),
-        }
-
-
-def _centered(values_PX: np.ndarray, strata_P: np.ndarray) -> np.ndarray:
-    found = values_PX.astype(float).copy()
-    for stratum in np.unique(strata_P):
-        found[strata_P == stratum] -= found[strata_P == stratum].mean(axis=0)
-    return found
+    return ranked(frame, fdr=fdr, smallest=smallest, attrs={"n_permutations": n_permutations})
 
 
 def _mask(trace: RoutingTrace, prompts: Prompts) -> np.ndarray:

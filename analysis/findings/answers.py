@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.differential import correctness_link
+from analysis.correctness import correctness_link
 from analysis.findings.finding import Family, Finding, p_text
 from routing.selection import Selection, expert_name
 from routing.trace import RoutingTrace
@@ -54,6 +54,7 @@ def right_answers(trace: RoutingTrace, *, seed: int) -> Family | None:
             ),
             view="tasks",
             selection_query=Selection(experts=((label, expert),)).to_query(),
+            options={"part": "answers"},
         )
         candidates.append((number, finding))
     return Family(kind="answers", p_values=table["p_value"].to_numpy(float), candidates=candidates)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.differential import correctness_link, differential, paired_differential
+from analysis.correctness import correctness_link
+from analysis.differential import differential, paired_differential
 from analysis.nulls import PooledNull
 from analysis.stratified import deal_labels, turn_pairs
 from routing import RoutingTrace, Selection

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from analysis.coactivation import coactivation
 from analysis.common_paths import common_paths
 from analysis.jackknife import blocks_of_prompts, jackknife_spread
+from analysis.layer_information import information, layer_information
+from analysis.next_layer import next_layer_predictability
 from analysis.other_texts import partners
 from analysis.paths import path_entropy, repetition
 from analysis.placement_study import prompt_halves
 from analysis.structure_kernels import pair_chances
-from analysis.transitions import information, layer_information, layer_steps, next_layer_predictability, transitions
+from analysis.transitions import layer_steps, transitions
 from analysis.vocabulary import context_independence
 from routing.errors import SelectionError
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, random_trace, trace_of
