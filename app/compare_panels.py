@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -12,17 +12,16 @@ from analysis.information import task_information
 from analysis.load import load_balance
 from app import cache, change_sentences, comparing, sentences, state
 from app import compare_sentences as told
-from app.comparing import Comparison
+from app.compare_answers import Sides
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from figures.comparisons import churn_dots, difference_dots
 from figures.curves import rank_curves
 from figures.dots import interval_dots
 from figures.lines import Track, layer_tracks
-from routing import RoutingTrace, Selection, TraceError
+from routing import RoutingTrace, TraceError
 
 __all__ = [
-    "Sides",
     "balance_panels",
     "distance_panel",
     "information_panels",
@@ -38,39 +37,10 @@ _TRACKS = (
 _SHOWN = 16
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sides:
-    """The two runs that are compared, the earlier one first.
-
-    Attributes:
-        trace: the run that the page is about, whole.
-        selection: what the user looks at.
-        other: name of the other run, as the URL writes it.
-        names: of the earlier and the later run, as the page writes them.
-        here: place of the run that the page is about, 0 or 1.
-        found: what can be compared.
-        untrained: whether the earlier run is of a model before any training.
-    """
-
-    trace: RoutingTrace
-    selection: Selection
-    other: str
-    names: tuple[str, str]
-    here: int
-    found: Comparison
-    untrained: bool
-
-    @property
-    def matched(self) -> dict[str, RoutingTrace]:
-        """Both runs over the layers that both have, for questions about the two."""
-        assert self.found.matched is not None
-        return dict(zip(("before", "after"), self.found.matched, strict=True))
-
-
 def routing_panels(sides: Sides) -> bool:
     """Draw what became of each token's experts; return whether anything changed."""
     if any(trace.dense_routing for trace in sides.matched.values()):
-        table = cache.answer_over(sides.matched, comparing.overlap)
+        table = sides.ask(comparing.overlap)
         panel(
             "Weight that both runs give to the same experts",
             interval_dots(
@@ -88,15 +58,15 @@ def routing_panels(sides: Sides) -> bool:
         )
         return bool((table["saturation"] < 1 - 1e-3).any())
     with st.spinner("Comparing the routing of every token …", show_time=True):
-        changed = cache.answer_over(sides.matched, comparing.layer_churn)
-        kept = cache.answer_over(sides.matched, comparing.kept_by_rank)
+        changed = sides.ask(comparing.layer_churn)
+        kept = sides.ask(comparing.kept_by_rank)
     if not changed["any_changed"].any():
         st.markdown(told.of_churn(changed, names=sides.names, unit=sides.trace.unit))
         return False
     left, right = st.columns(2, gap="large")
     with left:
         panel(
-            "How much the routing of a token changed",
+            "How much the routing changed",
             churn_dots(changed, mode=mode()),
             key="compare_churn",
             reading=told.of_churn(changed, names=sides.names, unit=sides.trace.unit),
@@ -119,7 +89,7 @@ def routing_panels(sides: Sides) -> bool:
 def use_panel(sides: Sides) -> None:
     """Draw which experts the same prompts use more, or less."""
     with st.spinner("Comparing the use of every expert …", show_time=True):
-        table = cache.answer_over(sides.matched, comparing.changes_of_use)
+        table = sides.ask(comparing.changes_of_use)
     shown = table.head(_SHOWN)
 
     def clicked(click: Click) -> None:
@@ -130,7 +100,7 @@ def use_panel(sides: Sides) -> None:
             state.select(replace(sides.selection, experts=() if same else (expert,)))
 
     panel(
-        "Experts that the same prompts use otherwise",
+        "Experts used otherwise",
         difference_dots(shown, one=sides.names[1], other=sides.names[0], n_shown=_SHOWN, mode=mode()),
         key="compare_use",
         reading=told.of_use(table, names=sides.names, expert_names=sides.trace.expert_names)
@@ -158,7 +128,7 @@ def score_panel(sides: Sides) -> None:
 
     bounds = (ordered[f"difference{end}"].to_numpy(float) for end in ("", "_low", "_high"))
     panel(
-        "Whose answers changed, task by task",
+        "Whose answers changed",
         interval_dots(
             tasks,
             {"difference": tuple(bounds)},  # type: ignore[dict-item]
@@ -179,7 +149,7 @@ def score_panel(sides: Sides) -> None:
 def distance_panel(sides: Sides) -> None:
     """Draw how far the loads of two runs of different tokens are apart."""
     with st.spinner("Comparing loads …", show_time=True):
-        table = cache.answer_over(sides.matched, comparing.distances)
+        table = sides.ask(comparing.distances)
     panel(
         "How differently the layers are loaded",
         interval_dots(
@@ -206,7 +176,11 @@ def information_panels(sides: Sides) -> None:
                 _information_alone(name, trace)
         return
     with st.spinner("Asking what experts tell about tasks …", show_time=True):
-        table = cache.answer_over(sides.matched, comparing.information)
+        table = sides.ask(comparing.information)
+    if table[["share", "share_control"]].isna().all(axis=None):
+        st.markdown("#### What experts tell about the task")
+        empty(told.of_information(table, names=sides.names, untrained=sides.untrained), "Clear a task above.")
+        return
     before, after = (table[name].to_numpy(float) for name in ("share_control", "share"))
     panel(
         "What experts tell about the task",
@@ -214,6 +188,7 @@ def information_panels(sides: Sides) -> None:
             [str(layer) for layer in table.index],
             {sides.names[1]: (after, None, None), sides.names[0]: (before, None, None)},
             value_title="share of what there is to know, beyond chance",
+            strong=((table["gain_low"] > 0) | (table["gain_high"] < 0)).to_numpy(bool),
             number_format=".1%",
             mode=mode(),
         ).update_layout(xaxis_tickformat=".0%"),

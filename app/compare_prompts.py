@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import cache, change_sentences, choices, comparing, state
-from app.compare_panels import Sides
+from app.compare_answers import Sides
 from app.components.plot_bridge import Click
 from app.exchange import component_state
 from app.links import view_link
@@ -29,7 +29,7 @@ _MOST_TOKENS = 160
 def prompt_panels(sides: Sides) -> None:
     """Draw the table of prompts, the most changed first, and the tokens of the one that is looked at."""
     with st.spinner("Comparing prompts …", show_time=True):
-        table = cache.answer_over(sides.matched, comparing.changes_of_prompts)
+        table = sides.ask(comparing.changes_of_prompts)
     offered = [str(each) for each in table.index[:_MOST_ROWS]]
     focus = sides.selection.focus
     prompt = focus.prompt if focus is not None and focus.prompt in table.index else offered[0]

@@ -233,9 +233,9 @@ def of_information(table: pd.DataFrame, *, names: Names, untrained: bool) -> str
         f"{percent(max(0.0, float(known['share_control'].mean())))} (mean over layers, beyond prompts dealt at random)."
     )
     n, n_less, n_more = len(known), int((known["gain_high"] < 0).sum()), int((known["gain_low"] > 0).sum())
-    beyond = "95\N{NO-BREAK SPACE}% intervals of the difference leave out 0"
+    beyond = "95\N{NO-BREAK SPACE}% intervals of the difference leave out 0: filled"
     if n_less > n / 2:
-        told += f" {before} tells more in {n_less} of {count(n, 'layer')} ({beyond})."
+        told += f" In {n_less} of {count(n, 'layer')} {before} tells more ({beyond})."
         if untrained:
             told += (
                 " **The untrained router separates the tasks more than the trained one:** that tasks are told apart is "
@@ -243,10 +243,10 @@ def of_information(table: pd.DataFrame, *, names: Names, untrained: bool) -> str
             )
         return told
     if n_more > n / 2:
-        told += f" {after} tells more in {n_more} of {count(n, 'layer')} ({beyond})"
+        told += f" In {n_more} of {count(n, 'layer')} {after} tells more ({beyond})"
         return told + ("; training added that." if untrained else ".")
     if n_less or n_more:
-        return told + f" {after} tells more in {n_more} of {count(n, 'layer')}, less in {n_less} ({beyond})."
+        return told + f" In {n_more} of {count(n, 'layer')} {after} tells more, in {n_less} less ({beyond})."
     return told + " In no layer does the difference leave its 95\N{NO-BREAK SPACE}% interval around 0."
 
 

@@ -6,8 +6,8 @@ import streamlit as st
 
 from app import cache, choices, comparing
 from app import compare_sentences as told
+from app.compare_answers import Sides, answers
 from app.compare_panels import (
-    Sides,
     balance_panels,
     distance_panel,
     information_panels,
@@ -93,6 +93,9 @@ def _compare(trace: RoutingTrace, selection: Selection, *, run: Run | None, othe
     if found.beside is None:
         empty(ground, "")
         return
+    tables = answers((pair[0], pair[1]), selection, found)
+    if tables is None:
+        return
     first = (run if is_first else other) or other
     sides = Sides(
         trace=trace,
@@ -102,37 +105,36 @@ def _compare(trace: RoutingTrace, selection: Selection, *, run: Run | None, othe
         here=0 if is_first else 1,
         found=found,
         untrained=kin == "snapshots" and first.step == 0,
+        answered=tables,
     )
+    _draw(sides, kin, ground, counts=counts)
+
+
+def _draw(sides: Sides, kin: comparing.Kin, ground: str, *, counts: bool) -> None:
     by_number = _ground(sides, kin, ground, counts=counts)
-    if by_number and found.over == "tokens":
-        if routing_panels(sides):
-            left, right = st.columns(2, gap="large")
-            with left:
-                use_panel(sides)
-            with right:
-                score_panel(sides)
-            prompt_panels(sides)
-        else:
+    of_tokens = by_number and sides.found.over == "tokens"
+    if of_tokens and routing_panels(sides):
+        left, right = st.columns(2, gap="large")
+        with left:
+            use_panel(sides)
+        with right:
             score_panel(sides)
-    else:
-        if by_number and not counts:
-            distance_panel(sides)
-        if found.ground.prompts:
-            score_panel(sides)
-    _whatever_the_numbers(sides, counts=counts)
+        prompt_panels(sides)
+    elif of_tokens:
+        score_panel(sides)
+    elif by_number:
+        distance_panel(sides)
+    _whatever_the_numbers(sides, counts=counts, scores=not of_tokens and bool(sides.found.ground.prompts))
 
 
 def _ground(sides: Sides, kin: comparing.Kin, ground: str, *, counts: bool) -> bool:
     """Say what can be compared; give whether experts are, by their numbers."""
-    if sides.found.matched is None:
+    if sides.found.matched is None or counts:
         st.markdown(ground)
         return False
-    if counts:
-        st.markdown(ground)
-        return False
-    table = None if kin != "unknown" else cache.answer_over(sides.matched, comparing.numbering)
+    table = None if kin != "unknown" else sides.ask(comparing.numbering)
     shared = table is None or float(table.attrs["p_value"]) <= told.SHARED_FROM
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown(f"{ground} {told.of_numbers(kin, table, names=sides.names)}", width="stretch")
         definitions_popover(("common_ground", "expert_numbering"), key="compare_ground")
     if shared:
@@ -144,17 +146,15 @@ def _ground(sides: Sides, kin: comparing.Kin, ground: str, *, counts: bool) -> b
     )
 
 
-def _whatever_the_numbers(sides: Sides, *, counts: bool) -> None:
-    """Draw what can be compared of any two runs."""
+def _whatever_the_numbers(sides: Sides, *, counts: bool, scores: bool) -> None:
+    """Draw what can be compared of any two runs; scores, too, where they were not shown before."""
     st.subheader("Whatever the experts' numbers", anchor=False)
-    if counts:
-        balance_panels(sides)
-    elif sides.found.matched is None:
-        information_panels(sides)
-        balance_panels(sides)
-    else:
-        left, right = st.columns(2, gap="large")
-        with left:
-            information_panels(sides)
-        with right:
-            balance_panels(sides)
+    panels = [*([score_panel] if scores else []), *([] if counts else [information_panels]), balance_panels]
+    if sides.found.matched is None:
+        for draw in panels:
+            draw(sides)
+        return
+    for first in range(0, len(panels), 2):
+        for column, draw in zip(st.columns(2, gap="large"), panels[first : first + 2], strict=False):
+            with column:
+                draw(sides)

@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from routing import RoutingTrace, Selection, save_trace
+from app import comparing
+from app.compare_answers import leave_answers
+from routing import RoutingTrace, Selection, open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, planted_trace, random_trace
@@ -188,6 +191,25 @@ def test_where_every_expert_is_selected_weights_are_compared(compared):
 def test_two_stacks_are_compared(compared):
     page = compared(encoder_decoder_trace(seed=0), encoder_decoder_trace(seed=0))
     assert "Nothing changed" in text_of(page)
+
+
+def test_long_runs_are_compared_beside_the_page(compared, monkeypatch, tmp_path):
+    before = planted_trace(seed=1, **SHAPE)
+    after = rerouted(before, layer=1)
+    monkeypatch.setattr("app.compare_answers.SLOW_FROM", 1)
+    page = compared(before, after)
+    assert "read 18 prompts as the very same tokens" not in text_of(page)
+    assert any("The two runs are" in caption.value for caption in page.caption)
+    # What the process would leave is what the page would ask.
+    pair = {name: open_trace(tmp_path / "model" / f"step-{step}") for name, step in (("before", 100), ("after", 1000))}
+    (tmp_path / "found").mkdir()
+    leave_answers(pair, tmp_path / "found")
+    found = {path.stem: pd.read_parquet(path) for path in (tmp_path / "found").glob("*.parquet")}
+    assert set(found) >= {"layer_churn", "kept_by_rank", "changes_of_use", "changes_of_prompts", "numbering"}
+    for name, table in found.items():
+        asked = getattr(comparing, name)(pair)
+        pd.testing.assert_frame_equal(table, asked, check_dtype=False)
+        assert table.attrs == asked.attrs
 
 
 def test_strangers_and_an_only_run_are_said(compared, app_on):
