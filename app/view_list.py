@@ -76,6 +76,15 @@ VIEWS = (
         needs=("assignments",),
     ),
     View(
+        title="Together",
+        question="Which experts work together, and along which paths?",
+        url="together",
+        group=_INSIDE,
+        icon=":material/hub:",
+        load=partial(_view, "together"),
+        needs=("assignments",),
+    ),
+    View(
         title="Unselected",
         question="What did the router almost do?",
         url="unselected",
