@@ -219,6 +219,7 @@ def knock_out(
     model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
     tasks: Annotated[list[str] | None, typer.Option(help="As for record. [default: what the trace says]")] = None,
     generate: Annotated[bool, typer.Option("--generate", help="Score generated answers too; slow.")] = False,  # noqa: FBT002
+    loss_only: Annotated[bool, typer.Option("--loss-only", help="Score nothing; faster with many options.")] = False,  # noqa: FBT002
     limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts a batch.")] = 16,
@@ -232,8 +233,8 @@ def knock_out(
     request = KnockOutRequest(
         trace=str(trace), model=model, tasks=tuple(tasks or ()), experts=tuple(experts or ()),
         serving=tuple(serving or ()), n_experts=n_experts, ranked_by=ranked_by.value, over=over.value,
-        n_random=n_random, generate=generate, limit=limit, seed=seed, batch_size=batch_size, device=device,
-        out=None if folder is None else str(folder),
+        n_random=n_random, generate=generate, loss_only=loss_only, limit=limit, seed=seed, batch_size=batch_size,
+        device=device, out=None if folder is None else str(folder),
     )  # fmt: skip
     run_knock_out(request, console=out)
 

@@ -61,9 +61,11 @@ def run_knock_out(request: KnockOutRequest, *, console: Console) -> None:
         columns = ["set", "group", "score_before", "score_change", "random_score_mean", "score_p_value"]
         console.print(_printed(scored[columns], "Score without the experts, beside the same random sets"))
     if len(result.dissociation):
-        console.print(_printed(result.dissociation, "Inside and outside the group that a set serves"))
+        table = result.dissociation.drop(columns=["random_low", "random_high"])
+        console.print(_printed(table, "Inside and outside the group that a set serves"))
     if len(result.double):
-        console.print(_printed(result.double, "Double dissociation"))
+        table = result.double.drop(columns=["random_mean", "random_low", "random_high"])
+        console.print(_printed(table, "Double dissociation"))
     console.print(f"Kept in {escape(printable(str(result.path)))}", soft_wrap=True)
 
 
@@ -92,6 +94,7 @@ def knocked_out(
         batch_size=request.batch_size,
         device=request.device,
         generate=request.generate,
+        scores=not request.loss_only,
     )
     from analysis.interventions import knock_out, serving_sets
 
@@ -194,6 +197,7 @@ def _bench(
     batch_size: int,
     device: str,
     generate: bool,
+    scores: bool = True,
 ) -> Bench:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers.utils.logging import disable_progress_bar
@@ -206,7 +210,7 @@ def _bench(
         msg = "The trace does not say which model it is of. Name the model's folder (--model)."
         raise SelectionError(msg)
     task_set = prompts_asked(trace, tasks, limit=limit, seed=seed)
-    return Bench.of_folder(folder, task_set, device=device, batch_size=batch_size, generates=generate)
+    return Bench.of_folder(folder, task_set, device=device, batch_size=batch_size, generates=generate, scores=scores)
 
 
 def _experts(written: str) -> list[tuple[str, int]]:

@@ -47,6 +47,7 @@ class KnockOutRequest:
         over: what prompts are grouped by.
         n_random: random sets for each set.
         generate: whether generated answers are scored, too.
+        loss_only: whether options are not scored, which is several times as fast.
         limit: most prompts a task.
         seed: of whatever is drawn.
         batch_size: prompts a batch.
@@ -64,6 +65,7 @@ class KnockOutRequest:
     over: str = "task_type"
     n_random: int = 20
     generate: bool = False
+    loss_only: bool = False
     limit: int | None = None
     seed: int = 0
     batch_size: int = 16
@@ -80,7 +82,7 @@ class KnockOutRequest:
             value = getattr(self, name)
             if value is not None and value != getattr(type(self), name, None):
                 words += [plain.get(name, f"--{name.replace('_', '-')}"), str(value)]
-        words += ["--generate"] if self.generate else []
+        words += ["--generate"] * self.generate + ["--loss-only"] * self.loss_only
         words += ["--out", self.out] if self.out is not None else []
         return shlex.join(words)
 

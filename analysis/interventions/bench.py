@@ -57,26 +57,36 @@ class Bench:
         tasks: the prompts; those with neither target nor options are left out.
         batch_size: prompts at once.
         generates: whether answers without options are generated and scored.
+        scores: whether options are scored; without, the target alone is read, several times as fast where tasks have
+            many options.
 
     Raises:
         TaskError: no prompt can be measured, or the model cannot run a task.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, tasks: TaskSet, *, batch_size: int = 16, generates: bool = False
+        self,
+        model: Any,
+        tokenizer: Any,
+        tasks: TaskSet,
+        *,
+        batch_size: int = 16,
+        generates: bool = False,
+        scores: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.batch_size, self.generates = model, tokenizer, batch_size, generates
+        self.scores = scores
         conditioning = Conditioning(model)
         conditioning.foreign([each.task for each in tasks.prompts])
         self.tasks = conditioning.as_read(tasks)
         self._task_of = {each.name: each for each in self.tasks.tasks}
-        prompts = [each for each in self.tasks.prompts if each.target or each.options]
+        prompts = [each for each in self.tasks.prompts if each.target or (each.options and scores)]
         if not prompts:
             msg = "No prompt has a target or options, so nothing about an answer can be measured. Give tasks with both."
             raise TaskError(msg)
         two_stacks = bool(getattr(model.config, "is_encoder_decoder", False))
         encoded = encoded_prompts(
-            [replace(each, options=_answers(each)) for each in prompts],
+            [replace(each, options=_answers(each, scores=scores)) for each in prompts],
             tokenizer=tokenizer,
             limit=context_length(model),
             n_new_tokens=[1] * len(prompts),
@@ -171,7 +181,7 @@ class Bench:
         if prompt.target:
             place = answers.index(prompt.target)
             nll = -likely[place] / len(each.options[place])
-        if prompt.options:
+        if prompt.options and self.scores:
             by_byte = {
                 option: likely[answers.index(option)] / max(1, len(option.encode())) for option in prompt.options
             }
@@ -202,15 +212,16 @@ class Bench:
             "tasks": self.tasks.digest,
             "n_prompts": len(self._prompts),
             "generates": self.generates,
+            **({} if self.scores else {"scores": False}),
             "model": type(self.model).__name__,
             "weights": _fingerprint(self.model),
         }
 
 
-def _answers(prompt: Prompt) -> tuple[str, ...]:
-    """The options and the target, each once."""
+def _answers(prompt: Prompt, *, scores: bool) -> tuple[str, ...]:
+    """The options, if they are scored, and the target, each once."""
     target = (prompt.target,) if prompt.target else ()
-    return tuple(dict.fromkeys((*prompt.options, *target)))
+    return tuple(dict.fromkeys((*(prompt.options if scores else ()), *target)))
 
 
 def _fingerprint(model: Any) -> float:

@@ -298,6 +298,12 @@ def test_the_bench_measures_what_an_evaluation_scores(tmp_path: Path) -> None:
             likely = model(torch.tensor([[*ids, *target]])).logits[0].log_softmax(-1)
         expected = -np.mean([float(likely[len(ids) - 1 + place, each]) for place, each in enumerate(target)])
         assert measured.loc[prompt.id, "nll"] == pytest.approx(expected, rel=1e-4)
+    # The loss alone is the same loss, and another study.
+    plain = bench_of(model, TASKS, scores=False)
+    alone = plain.measured().set_index("prompt")
+    np.testing.assert_allclose(alone["nll"], measured.loc[alone.index, "nll"], rtol=1e-4)
+    assert alone["score"].isna().all()
+    assert plain.identity() != bench_of(model, TASKS).identity()
 
 
 def test_scores_are_held_up_to_random_sets_as_well(tmp_path: Path) -> None:
@@ -314,6 +320,12 @@ def test_scores_are_held_up_to_random_sets_as_well(tmp_path: Path) -> None:
     before = bench.measured()
     change = (after["score"] - before["score"])[before["task"] == "choice"].mean()
     assert table.loc["choice", "score_change"] == pytest.approx(change)
+    low, high = table.loc["choice", ["score_low", "score_high"]]
+    assert low <= change <= high
+    null = table.loc["choice", ["random_score_low", "random_score_mean", "random_score_high"]].to_numpy(dtype=float)
+    assert (np.diff(null) >= 0).all()
+    # By task twice over is the same table.
+    pd.testing.assert_frame_equal(found.by_task, found.effects)
     assert 0.2 <= table.loc["choice", "score_p_value"] <= 1
     assert np.isnan(table.loc["span", "score_change"])  # generated answers were not asked for
     assert table.loc["all", "n_random"] == 4
