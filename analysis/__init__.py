@@ -54,7 +54,7 @@ from analysis.reading import prompt_tokens, token_adapters, token_experts, token
 from analysis.reliability import against_control, split_half
 from analysis.route_dynamics import RouteDynamics, route_dynamics
 from analysis.router_losses import router_losses
-from analysis.routes import RouteGrouping, route_grouping, route_similarity, route_usage, task_routes
+from analysis.routes import RouteGrouping, route_entropy, route_grouping, route_similarity, task_routes
 from analysis.runners_up import near_ties, runner_up_matrix
 from analysis.score_changes import score_changes
 from analysis.scores import task_scores
@@ -160,7 +160,7 @@ __all__ = [
     "route_dynamics",
     "route_grouping",
     "route_similarity",
-    "route_usage",
+    "route_entropy",
     "routed_tokens",
     "router_losses",
     "routing_clusters",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.correlation import feature_correlation, task_features
 from analysis.features import strongest_experts
-from analysis.routes import RouteMode, route_usage, task_routes
+from analysis.routes import RouteMode, route_entropy, task_routes
 from routing.errors import TraceError
 from routing.trace import RoutingTrace
 
@@ -23,11 +23,11 @@ class RouteDynamics:
     Attributes:
         correlations: index step, feature, layer, expert · r, null_95 and p_value of that step, for the experts that
             each feature correlates with most at the last step.
-        usage: index step, layer · the columns of `route_usage`.
+        entropy: index step, layer · the columns of `route_entropy`.
     """
 
     correlations: pd.DataFrame
-    usage: pd.DataFrame
+    entropy: pd.DataFrame
 
 
 def route_dynamics(
@@ -95,7 +95,7 @@ def route_dynamics(
         parts.append(rows)
     correlations = pd.concat(parts, ignore_index=True).set_index(["step", "feature", "layer", "expert"]).sort_index()
     correlations.attrs["unit"] = {"r": "correlation", "null_95": "correlation", "p_value": "probability"}
-    usage = {step: route_usage(trace, mode=mode, seed=seed, n_bootstrap=200) for step, trace in steps.items()}
-    table_of_usage = pd.concat(usage, names=["step", "layer"])
-    table_of_usage.attrs = dict(next(iter(usage.values())).attrs)
-    return RouteDynamics(correlations=correlations, usage=table_of_usage)
+    entropy = {step: route_entropy(trace, mode=mode, seed=seed, n_bootstrap=200) for step, trace in steps.items()}
+    table_of_entropy = pd.concat(entropy, names=["step", "layer"])
+    table_of_entropy.attrs = dict(next(iter(entropy.values())).attrs)
+    return RouteDynamics(correlations=correlations, entropy=table_of_entropy)

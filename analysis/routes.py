@@ -26,7 +26,7 @@ __all__ = [
     "RouteMode",
     "route_grouping",
     "route_similarity",
-    "route_usage",
+    "route_entropy",
     "task_routes",
 ]
 
@@ -94,7 +94,7 @@ def task_routes(trace: RoutingTrace, *, mode: RouteMode = "recorded") -> xr.Data
     )
 
 
-def route_usage(
+def route_entropy(
     trace: RoutingTrace, *, mode: RouteMode = "recorded", n_bootstrap: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """How many experts tasks share, and how far tasks part ways, in each layer.
@@ -130,16 +130,18 @@ def route_usage(
         route_DE = np.nan_to_num(route_DE[np.isfinite(route_DE).any(axis=1)])
         n_tasks = len(route_DE)
         row: dict[str, float] = {"n_tasks": n_tasks}
-        observed = _usage(np.full((1, n_tasks), 1 / max(1, n_tasks)), route_DE)
+        observed = _shared_and_apart(np.full((1, n_tasks), 1 / max(1, n_tasks)), route_DE)
         rng = np.random.default_rng(seed)
         drawn = [np.full((1, n_tasks), np.nan)] * 3
         dealt = np.full(2, np.nan)
         if n_bootstrap and n_tasks > 1:
-            drawn = _usage(rng.multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), n_bootstrap) / n_tasks, route_DE)
+            drawn = _shared_and_apart(
+                rng.multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks), n_bootstrap) / n_tasks, route_DE
+            )
             there = np.flatnonzero((routes.sel(layer=layer) >= 0).any("task"))
             even = np.full((1, n_tasks), 1 / n_tasks)
             dealt = np.quantile(
-                [_usage(even, rng.permuted(route_DE[:, there], axis=1))[2][0] for _ in range(n_bootstrap)],
+                [_shared_and_apart(even, rng.permuted(route_DE[:, there], axis=1))[2][0] for _ in range(n_bootstrap)],
                 [0.025, 0.975],
             )
         for name, value, values in zip(names, observed, drawn, strict=True):
@@ -259,7 +261,7 @@ def _entropies(share: np.ndarray) -> np.ndarray:
     return found
 
 
-def _usage(weight_BD: np.ndarray, route_DE: np.ndarray) -> list[np.ndarray]:
+def _shared_and_apart(weight_BD: np.ndarray, route_DE: np.ndarray) -> list[np.ndarray]:
     """Effective experts, mean entropy of tasks and specialization, for weights of tasks that sum to 1."""
     pooled = _entropies(weight_BD @ route_DE)
     own = weight_BD @ _entropies(route_DE)

@@ -12,7 +12,7 @@ from app.adapter_sentences import significance
 from app.sentences import count, escaped
 from routing import expert_name
 
-__all__ = ["of_correlations", "of_dynamics", "of_grouping", "of_likeness", "of_snapshot", "of_usage"]
+__all__ = ["of_correlations", "of_dynamics", "of_grouping", "of_likeness", "of_snapshot", "of_entropy"]
 
 
 def of_grouping(found: RouteGrouping) -> str:
@@ -40,11 +40,11 @@ def of_grouping(found: RouteGrouping) -> str:
     return told
 
 
-def of_usage(table: pd.DataFrame) -> str:
+def of_entropy(table: pd.DataFrame) -> str:
     """In which layers tasks part ways, beyond routes dealt at random.
 
     Args:
-        table: of `route_usage`.
+        table: of `route_entropy`.
     """
     known = table.dropna(subset=["specialization"])
     if known.empty:
@@ -110,13 +110,13 @@ def of_correlations(table: pd.DataFrame) -> str:
     )
 
 
-def of_dynamics(usage: pd.DataFrame) -> str:
+def of_dynamics(entropy: pd.DataFrame) -> str:
     """How decided the routes became, and when.
 
     Args:
-        usage: index (step, layer) · specialization, task_entropy.
+        entropy: index (step, layer) · specialization, task_entropy.
     """
-    by_step = usage.groupby("step")[["specialization", "task_entropy"]].mean()
+    by_step = entropy.groupby("step")[["specialization", "task_entropy"]].mean()
     if len(by_step) < 2:
         return "One step only, so nothing is said of how it came to be."
     first, last = by_step.index.min(), by_step.index.max()

@@ -13,7 +13,7 @@ import xarray as xr
 
 from analysis.correlation import feature_correlation
 from analysis.route_dynamics import route_dynamics
-from analysis.routes import RouteGrouping, RouteMode, route_grouping, route_similarity, route_usage, task_routes
+from analysis.routes import RouteGrouping, RouteMode, route_entropy, route_grouping, route_similarity, task_routes
 from app import cache, choices, state, task_sentences
 from app import route_sentences as told
 from app.components.plot_bridge import Click
@@ -63,7 +63,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     with left:
         _features(trace, selection)
     with right:
-        _usage(trace, asked)
+        _entropy(trace, asked)
     _alike(trace, grouping, asked)
     _dynamics(trace, selection)
 
@@ -158,13 +158,13 @@ def _features(trace: RoutingTrace, selection: Selection) -> None:
     )
 
 
-def _usage(trace: RoutingTrace, asked: RouteMode) -> None:
+def _entropy(trace: RoutingTrace, asked: RouteMode) -> None:
     with st.spinner("Reading how layers are shared …"):
-        usage = cache.answer(trace, route_usage, mode=asked)
+        entropy = cache.answer(trace, route_entropy, mode=asked)
     panel(
         "How far tasks part ways in each layer",
         layer_tracks(
-            usage,
+            entropy,
             (
                 Track(column="effective_experts", title="effective experts", number_format=".2f"),
                 Track(column="task_entropy", title="entropy of a task (nats)"),
@@ -172,10 +172,10 @@ def _usage(trace: RoutingTrace, asked: RouteMode) -> None:
             ),
             mode=mode(),
         ),
-        key="routes_usage",
-        reading=told.of_usage(usage),
-        table=lambda: usage.reset_index(),
-        definitions=("route_usage",),
+        key="routes_entropy",
+        reading=told.of_entropy(entropy),
+        table=lambda: entropy.reset_index(),
+        definitions=("route_entropy",),
     )
 
 
@@ -220,14 +220,14 @@ def _dynamics(trace: RoutingTrace, selection: Selection) -> None:
     _snapshot(found, selection)
     left, right = st.columns(2, gap="large")
     with left:
-        usage = dynamics.usage.reset_index()
+        entropy = dynamics.entropy.reset_index()
         panel(
             "How far tasks part ways, over training",
-            training_curves(usage, value="specialization", value_title="specialization (nats)", mode=mode()),
+            training_curves(entropy, value="specialization", value_title="specialization (nats)", mode=mode()),
             key="routes_over_training",
-            reading=told.of_dynamics(dynamics.usage),
-            table=lambda: usage,
-            definitions=("route_usage", "route_dynamics"),
+            reading=told.of_dynamics(dynamics.entropy),
+            table=lambda: entropy,
+            definitions=("route_entropy", "route_dynamics"),
         )
     with right:
         if dynamics.correlations.empty:

@@ -60,7 +60,7 @@ CALLS = {
     "retrieval": lambda: analysis.retrieval(RETRIEVER),
     "retrieval_accuracy": lambda: analysis.retrieval_accuracy(RETRIEVER, n_permutations=5),
     "route_similarity": lambda: analysis.route_similarity(ROUTED),
-    "route_usage": lambda: analysis.route_usage(ROUTED, n_bootstrap=5),
+    "route_entropy": lambda: analysis.route_entropy(ROUTED, n_bootstrap=5),
     "strongest_experts": lambda: analysis.strongest_experts(analysis.feature_correlation(TRACE, n_permutations=5)),
     "task_routes": lambda: analysis.task_routes(ROUTED),
     "context_independence": lambda: analysis.context_independence(TRACE),

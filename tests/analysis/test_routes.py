@@ -29,18 +29,18 @@ def two_tasks():
     )
 
 
-def test_routes_and_usage_by_hand():
+def test_routes_and_their_entropy_by_hand():
     trace = two_tasks()
     routes = analysis.task_routes(trace)
     np.testing.assert_allclose(routes.sel(layer="L00"), [[2 / 3, 1 / 3], [0, 1]])
-    usage = analysis.route_usage(trace, n_bootstrap=0).loc["L00"]
+    told = analysis.route_entropy(trace, n_bootstrap=0).loc["L00"]
 
     def entropy(*share):
         return -sum(each * np.log(each) for each in share)
 
-    assert usage["effective_experts"] == pytest.approx(np.exp(entropy(1 / 3, 2 / 3)))
-    assert usage["task_entropy"] == pytest.approx(entropy(1 / 3, 2 / 3) / 2)
-    assert usage["specialization"] == pytest.approx(entropy(1 / 3, 2 / 3) / 2)
+    assert told["effective_experts"] == pytest.approx(np.exp(entropy(1 / 3, 2 / 3)))
+    assert told["task_entropy"] == pytest.approx(entropy(1 / 3, 2 / 3) / 2)
+    assert told["specialization"] == pytest.approx(entropy(1 / 3, 2 / 3) / 2)
     cosine = analysis.route_similarity(trace)
     assert cosine.values[0, 1] == pytest.approx(1 / 5**0.5)
 
@@ -82,9 +82,9 @@ def test_planted_types_are_found_in_routes_and_random_ones_are_not():
 
 
 def test_random_decided_routes_reach_the_highest_specialization():
-    usage = analysis.route_usage(task_moe_trace(specialists={}, n_tasks_a_type=10), n_bootstrap=100)
-    assert (usage["specialization"] >= usage["dealt_low"] - 0.1).all()
-    alike = analysis.route_usage(
+    entropy = analysis.route_entropy(task_moe_trace(specialists={}, n_tasks_a_type=10), n_bootstrap=100)
+    assert (entropy["specialization"] >= entropy["dealt_low"] - 0.1).all()
+    alike = analysis.route_entropy(
         task_moe_trace(soft=True, specialists={name: (0, 1) for name in TYPES}, strength=8.0), n_bootstrap=100
     )
     assert alike.loc["enc00", "specialization"] < alike.loc["enc00", "dealt_low"]
@@ -164,7 +164,7 @@ def test_routes_over_training():
     assert r.index.get_level_values("step").unique().tolist() == [3, 20]
     assert r[20].mean() > r[3].mean() + 0.2
     assert (found.correlations.loc[20, "p_value"] < 0.05).all()
-    assert found.usage.loc[(20, "enc00"), "n_tasks"] == 32
+    assert found.entropy.loc[(20, "enc00"), "n_tasks"] == 32
     at_one = analysis.route_dynamics({3: early, 20: late}, mode="route_softmax_t1", n=1, n_permutations=20)
     assert len(at_one.correlations) == 8
     with pytest.raises(TraceError, match="no traces"):

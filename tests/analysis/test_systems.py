@@ -33,7 +33,7 @@ OF_SYSTEMS = {
     "route_dynamics": lambda trace: analysis.route_dynamics({1: trace, 2: trace}, n_permutations=5),
     "route_grouping": lambda trace: analysis.route_grouping(trace, n_permutations=5),
     "route_similarity": lambda trace: analysis.route_similarity(trace, distance="jensen_shannon"),
-    "route_usage": lambda trace: analysis.route_usage(trace, n_bootstrap=5),
+    "route_entropy": lambda trace: analysis.route_entropy(trace, n_bootstrap=5),
     "task_routes": analysis.task_routes,
 }
 OF_EVERY_TRACE = {name for name in OF_SYSTEMS if name.startswith(("feature", "partial", "route", "task"))}

@@ -50,7 +50,7 @@ def test_the_route_map_in_every_order(app_on, soft, rows):
     trace = task_moe_trace(seed=0, soft=soft)
     page = app_on(trace, "routes", {"rows": rows})
     assert not page.exception
-    assert keys(page) == ["routes_map", "routes_features", "routes_usage", "routes_alike"]
+    assert keys(page) == ["routes_map", "routes_features", "routes_entropy", "routes_alike"]
     shown = spec(page, "routes_map")["layout"]["yaxis"]["ticktext"]
     assert sorted(shown) == sorted(trace.tasks)
     assert (shown == list(trace.tasks)) == (rows == "model") or rows == "type"
