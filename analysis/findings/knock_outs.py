@@ -38,7 +38,7 @@ def knocked_out(trace: RoutingTrace, *, seed: int) -> Family | None:  # noqa: AR
             finding = Finding(
                 kind="knock_out",
                 sentence=(
-                    f"{row['group']} needs the experts of “{row['set']}”: without these {len(experts)}, its nll rises "
+                    f"{row['serves']} needs the experts of “{row['set']}”: without these {len(experts)}, its nll rises "
                     f"by {row['inside']:.2f} nats a token and that of the others by {row['outside']:.2f}, a difference "
                     f"of {row['difference']:.2f} [{row['low']:.2f}, {row['high']:.2f}]."
                 ),

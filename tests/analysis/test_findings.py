@@ -83,7 +83,7 @@ def test_findings_are_ranked_and_their_links_lead_somewhere(planted):
     assert strengths == sorted(strengths, reverse=True)
     assert 0 <= min(strengths) <= max(strengths) <= 1
     for each in found:
-        assert each.view in ("tasks", "load", "map", "tokens")
+        assert each.view in ("tasks", "load", "unselected", "together", "adapters", "causes", "compare")
         assert each.uncertainty
         assert 0 <= each.p_value <= each.q_value + 1e-12 <= LEVEL
         assert Selection.from_query(each.selection_query, planted).to_query() == each.selection_query
@@ -186,7 +186,7 @@ def stored_knock_out(folder, *, n_random: int = 99, p: float = 0.01) -> None:
         [{"set": "facts", "group": "facts", "n_prompts": 16, "p_value": p, "n_random": n_random} | numbers]
     )
     apart = {"inside": 0.31, "outside": 0.02, "difference": 0.29, "low": 0.18, "high": 0.4}
-    dissociation = pd.DataFrame([{"set": "facts", "group": "facts", "p_value": p, "n_random": n_random} | apart])
+    dissociation = pd.DataFrame([{"set": "facts", "serves": "facts", "p_value": p, "n_random": n_random} | apart])
     tables = {"sets": sets, "effects": effects, "dissociation": dissociation}
     folder.mkdir(parents=True)
     for name, table in tables.items():
@@ -206,7 +206,7 @@ def test_a_knock_out_beside_the_trace_is_told_beside_the_expert(tmp_path):
     )
     (alone,) = (each for each in found if each.kind == "knock_out")
     assert alone.sentence.startswith("facts needs the experts of “facts”")
-    assert (alone.view, alone.selection_query) == ("tasks", {"experts": "L02.E5"})
+    assert (alone.view, alone.selection_query) == ("causes", {"experts": "L02.E5"})
 
 
 def test_drops_and_ties_are_said_beyond_a_floor():
