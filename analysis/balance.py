@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["BALANCE_UNITS", "balance_metrics"]
+__all__ = ["BALANCE_UNITS", "balance_metrics", "max_over_mean"]
 
 BALANCE_UNITS = {
     "max_over_mean": "ratio",
@@ -23,6 +23,24 @@ BALANCE_UNITS = {
     "n_cold": "experts",
 }
 """Columns of `balance_metrics` and their units."""
+
+
+def max_over_mean(counts: np.ndarray, *, exists: np.ndarray) -> np.ndarray:
+    """The metric of this name alone, for who asks it of many draws.
+
+    Args:
+        counts: (…, E) assignments, or weighted sums of them.
+        exists: (…, E), broadcast against counts; which experts there are.
+
+    Returns:
+        (…) · ratio · 1 and up; NaN where nothing was assigned.
+    """
+    counts = np.where(exists, counts, 0.0)
+    n_experts = np.broadcast_to(exists, counts.shape).sum(axis=-1)
+    total = counts.sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: np.ndarray = np.where(total > 0, counts.max(axis=-1, initial=0.0) / (total / n_experts), np.nan)
+    return found
 
 
 def balance_metrics(counts: np.ndarray, *, exists: np.ndarray, cold_below: float = 0.1) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from analysis.balance import BALANCE_UNITS, balance_metrics
+from analysis.balance import BALANCE_UNITS, balance_metrics, max_over_mean
 from analysis.intervals import interval_95
 from analysis.passes import BatchOrder, batches_of
 from analysis.positions import bin_names, bin_of_position, n_position_bins
@@ -81,7 +81,7 @@ def balance_scales(
             for scale, (counts_GLE, tokens_GL) in scales.items():
                 routed = tokens_GL[:, number] > 0
                 exists_E = exists_LE[layers.start + number]
-                value = balance_metrics(counts_GLE[routed, number].astype(float), exists=exists_E)["max_over_mean"]
+                value = max_over_mean(counts_GLE[routed, number].astype(float), exists=exists_E)
                 low = high = np.nan
                 if n_bootstrap and len(value) > 1:
                     means = rng.choice(value, size=(n_bootstrap, len(value))).mean(axis=1)
@@ -149,7 +149,7 @@ def load_by_position(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int =
             if n_bootstrap and n_prompts > 1:
                 flat = table.assignments_GLE.reshape(n_prompts, -1).astype(float)
                 drawn = (weights_RP @ flat).reshape(n_bootstrap, *table.assignments_GLE.shape[1:])
-                value_RL = balance_metrics(drawn, exists=exists_LE[layers])["max_over_mean"]
+                value_RL = max_over_mean(drawn, exists=exists_LE[layers])
                 bounds[:, number, layers] = interval_95(value_RL)
     metrics = balance_metrics(counts_GLE.astype(float), exists=exists_LE)
     total = counts_GLE.sum(axis=2, keepdims=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.balance import balance_metrics
+from analysis.balance import max_over_mean
 from analysis.nulls import p_value
 from analysis.passes import batches_of
 from analysis.rates import draws_of_prompts
@@ -59,7 +59,7 @@ def load_convergence(
         observed_NLE = running(lined_up)
         distance_NL = _distances(observed_NLE)
         shuffled_RNL = np.array([_distances(running(line)) for line in orders])
-        metrics_NL = balance_metrics(observed_NLE, exists=exists_LE)["max_over_mean"]
+        metrics_NL = max_over_mean(observed_NLE, exists=exists_LE)
         for number in range(distance_NL.shape[1]):
             null_RN = shuffled_RNL[:, :, number] if len(orders) else np.zeros((0, len(points)))
             known = np.isfinite(distance_NL[:, number])

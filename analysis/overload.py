@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.balance import balance_metrics
+from analysis.balance import max_over_mean
 from analysis.rates import draws_of_prompts
 from analysis.scan import count_table, prompt_blocks, require_tokens
 from routing.errors import SelectionError
@@ -74,7 +74,7 @@ def overload_tasks(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int = 0
             whole_L = surplus_SL[:, layers].sum(axis=0)
             bounds = np.quantile(drawn_RSL, [0.025, 0.975], axis=0)
             low_SL[:, layers], high_SL[:, layers] = bounds / np.where(np.abs(whole_L) > 1e-9, whole_L, np.nan)
-    without_SL = balance_metrics((whole_LE - counts_SLE).astype(float), exists=exists_LE)["max_over_mean"]
+    without_SL = max_over_mean((whole_LE - counts_SLE).astype(float), exists=exists_LE)
     with np.errstate(invalid="ignore", divide="ignore"):
         total_L = surplus_SL.sum(axis=0)
         columns = {

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from analysis.balance import balance_metrics
+from analysis.balance import balance_metrics, max_over_mean
 from analysis.nulls import p_value
 from analysis.passes import BatchOrder, Passes, passes_of
 from analysis.rates import draws_of_prompts
@@ -227,7 +227,7 @@ def _shuffled(trace: RoutingTrace, passes: Passes, *, n_permutations: int, seed:
     for layers, table in prompt_blocks(trace, phase="prompt"):
         for lined_up in orders:
             counts_BLE = np.add.reduceat(table.assignments_GLE[lined_up], starts, axis=0)
-            value_BL = balance_metrics(counts_BLE.astype(float), exists=exists_LE[layers])["max_over_mean"]
+            value_BL = max_over_mean(counts_BLE.astype(float), exists=exists_LE[layers])
             n_L = np.isfinite(value_BL).sum(axis=0)
             for number in np.flatnonzero(n_L):
                 found[trace.layers[layers.start + number]].append(float(np.nansum(value_BL[:, number]) / n_L[number]))

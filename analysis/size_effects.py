@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.balance import balance_metrics
+from analysis.balance import balance_metrics, max_over_mean
 
 __all__ = ["chance_of_sizes", "drawn_counts"]
 
@@ -60,7 +60,12 @@ def chance_of_sizes(
     means = []
     for size in grid:
         drawn_BE = drawn_counts(int(size), rate_E=rate_E, top_k=top_k, n_draws=n_draws, rng=rng)
-        means.append(balance_metrics(drawn_BE, exists=np.ones(len(rate_E), bool))[metric].mean())
+        there_E = np.ones(len(rate_E), bool)
+        if metric == "max_over_mean":
+            values_B = max_over_mean(drawn_BE, exists=there_E)
+        else:
+            values_B = balance_metrics(drawn_BE, exists=there_E)[metric]
+        means.append(values_B.mean())
     there = n_tokens_S > 0
     found[there] = np.interp(np.log(n_tokens_S[there]), np.log(grid), means)
     return found

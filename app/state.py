@@ -7,7 +7,7 @@ write to it before the page runs again.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ __all__ = [
     "look",
     "option",
     "redo",
+    "remembered",
     "select",
     "set_options",
     "undo",
@@ -111,6 +112,22 @@ def redo() -> None:
     past, future = st.session_state.get(_HISTORY, ((), ()))
     if future:
         _return_to(future[-1], past=(*past, _selected(_query())), future=future[:-1])
+
+
+def remembered(name: str, key: Hashable, find: Callable[[], T]) -> T:
+    """What was found for this key the last time, in this session alone; found now where that was another key.
+
+    Args:
+        name: what it is, one for each use.
+        key: names the question.
+        find: answers it.
+    """
+    slot = f"_remembered_{name}"
+    kept = st.session_state.get(slot)
+    if kept is None or kept[0] != key:
+        kept = st.session_state[slot] = (key, find())
+    found: T = kept[1]
+    return found
 
 
 def _return_to(selected: dict[str, str], *, past: tuple, future: tuple) -> None:

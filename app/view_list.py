@@ -9,7 +9,7 @@ from app.views.page import Render, View
 
 __all__ = ["VIEWS"]
 
-_EXPERTS, _INSIDE = "Experts and texts", "Inside the model"
+_EXPERTS, _INSIDE, _SERVING = "Experts and texts", "Inside the model", "Serving"
 
 
 def _view(module: str) -> Render:
@@ -117,5 +117,14 @@ VIEWS = (
         group=_INSIDE,
         icon=":material/difference:",
         load=partial(_view, "compare"),
+    ),
+    View(
+        title="Placement",
+        question="Where should experts live?",
+        url="placement",
+        group=_SERVING,
+        icon=":material/dns:",
+        load=partial(_view, "placement"),
+        needs=("assignments",),
     ),
 )

@@ -27,7 +27,7 @@ def scale_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
     ends = ("max_over_mean", "max_over_mean_low", "max_over_mean_high")
     return interval_dots(
         layers,
-        {_NAMES[scale]: tuple(part[end].to_numpy(float) for end in ends) for scale, part in parts.items()},  # type: ignore[misc]
+        {_NAMES[scale]: tuple(part[end].to_numpy(float) for end in ends) for scale, part in parts.items()},
         value_title="busiest expert ÷ mean",
         marks={
             f"{_NAMES[scale]} of independent tokens": parts[scale]["load_alone"].to_numpy(float)

@@ -10,9 +10,10 @@ import xarray as xr
 
 from analysis.experts import expert_profile
 from analysis.load import expert_load, idle_experts, load_balance
-from app import cache, choices, sentences, state
+from app import cache, choices, load_panels, sentences, state
 from app.components.plot_bridge import Click
 from app.links import expert_link
+from app.load_verdicts import verdicts
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import Run
 from app.training import CURVES, training_panels
@@ -38,6 +39,29 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         empty("No token of this selection was routed.", "Clear a task or a layer above.")
         return
     threshold = float(choices.chosen("uneven", _THRESHOLDS, default="1.5"))
+    # The answer stands first; it takes longest, and is drawn when the rest is there.
+    answer = st.container()
+    part = choices.choose(
+        "Part", list(load_panels.PARTS), name="part", shown=load_panels.PARTS.__getitem__, label_visibility="collapsed"
+    )
+    match part:
+        case "passes":
+            load_panels.passes(trace, selection, balance=balance)
+        case "places":
+            load_panels.places(trace, selection)
+        case "causes":
+            load_panels.causes(trace, selection, balance=balance, threshold=threshold)
+        case "run":
+            load_panels.course(trace, selection, balance=balance)
+        case _:
+            _experts(trace, selection, within, balance=balance, threshold=threshold)
+    with answer:
+        verdicts(trace, selection, batch_size=load_panels.batch_size())
+
+
+def _experts(
+    trace: RoutingTrace, selection: Selection, within: Selection, *, balance: pd.DataFrame, threshold: float
+) -> None:
     other = _other(trace, within)
     load = cache.answer(trace, expert_load, within=within)
     _heatmap(trace, selection, load=load, balance=balance, threshold=threshold, other=other)

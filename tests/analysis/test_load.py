@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from analysis.balance import balance_metrics
+from analysis.balance import balance_metrics, max_over_mean
 from analysis.load import activation_rate, expert_load, idle_experts, load_balance
 from routing import RoutingTrace
 from routing.memory import trace_from_counts
@@ -153,3 +153,12 @@ def test_counts_only_gives_load_without_intervals():
     assert table.loc["L00", "n_dead"] == 1
     assert np.isnan(table.loc["L00", "cv_high"])
     assert idle_experts(trace)["expert"].tolist() == [3]
+
+
+def test_the_ratio_asked_alone_is_that_of_all_metrics():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2.0, (5, 4, 6)).astype(float)
+    counts[0, 1], exists = 0, rng.random((4, 6)) < 0.8
+    np.testing.assert_array_equal(
+        max_over_mean(counts, exists=exists), balance_metrics(counts, exists=exists)["max_over_mean"]
+    )

@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from routing import save_trace
+from tests.adapter_traces import task_moe_trace
 from tests.app.conftest import counted, text_of
-from tests.traces import encoder_decoder_trace, planted_trace, trace_of
+from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
 
 
 def spec(page, key: str) -> dict:
@@ -91,3 +93,85 @@ def test_hostile_names_are_shown_not_obeyed(app_on, view):
     said = text_of(page)
     # In Markdown a bracket with a backslash is a bracket, not the beginning of an element.
     assert not re.search(r"(?<!\\)<(script|img)", said)
+
+
+@pytest.fixture(scope="module")
+def causes(tmp_path_factory):
+    """Task "facts" alone overloads expert 1 of L01; a null run; and one that was recorded task by task."""
+    folder = tmp_path_factory.mktemp("caused")
+    shape = {"n_tasks": 3, "n_prompts_a_task": 24, "n_tokens_a_prompt": 8, "n_layers": 2}
+    save_trace(planted_trace(seed=3, specialists={"facts": (1, 1)}, strength=6.0, **shape), folder / "caused")
+    save_trace(null_trace(seed=3, prompt_effect=0.0, **shape), folder / "null")
+    return folder
+
+
+def test_the_checks_come_first_with_thresholds_and_their_way(open_app, causes):
+    page = open_app("load", {"run": "caused", "tasks": "facts"}, runs=causes)
+    assert not page.exception
+    said = text_of(page)
+    assert re.search(r"Of \d checks, \*\*\d\*\* ask", said)
+    assert "L01·E1 does" in said.replace("\\", "")
+    assert "act above 2" in said
+    page.button(key="verdict_busiest").click().run()
+    assert not page.exception
+    assert page.query_params["part"] in ("causes", ["causes"])
+    assert "Who overloads L01·E1, by task" in text_of(page)
+
+
+def test_causes_name_the_task_and_a_click_less_run_says_there_is_little(open_app, causes):
+    page = open_app("load", {"run": "caused", "part": "causes", "uneven": "1.25"}, runs=causes)
+    assert not page.exception
+    assert "**facts** brings" in text_of(page)
+    assert {"load_cause_tasks", "load_cause_tokens"} <= {each.key for each in page.get("plotly_chart")}
+    null = open_app("load", {"run": "null", "part": "causes", "uneven": "2"}, runs=causes)
+    assert "there is little to explain" in text_of(null)
+
+
+def test_passes_are_judged_against_random_prompts(open_app, causes):
+    page = open_app("load", {"run": "caused", "part": "passes", "batch": "4", "layer": "L01"}, runs=causes)
+    assert not page.exception
+    said = text_of(page)
+    assert "In **L01** the busiest expert of a pass does" in said
+    assert "mixing prompts would help" in said
+    assert "Every pass of L01" in said
+    null = open_app("load", {"run": "null", "part": "passes", "batch": "4"}, runs=causes)
+    assert "no layer's batches are worse than chance" in text_of(null)
+    mixed = open_app("load", {"run": "caused", "part": "passes", "batch": "4", "order": "shuffled"}, runs=causes)
+    assert "Prompts are mixed already" in text_of(mixed)
+
+
+def test_places_and_scales_and_the_course_of_the_run(open_app, causes):
+    page = open_app("load", {"run": "caused", "part": "places", "batch": "4"}, runs=causes)
+    assert not page.exception
+    assert {"load_positions", "load_scales"} == {each.key for each in page.get("plotly_chart")}
+    assert "which a larger batch evens out" in text_of(page)
+    drifted = open_app("load", {"run": "caused", "part": "run", "layer": "L01"}, runs=causes)
+    assert "The load drifted" in text_of(drifted)
+    steady = open_app("load", {"run": "null", "part": "run"}, runs=causes)
+    assert "No drift beyond chance" in text_of(steady)
+
+
+@pytest.mark.parametrize("part", ["passes", "places", "causes", "run"])
+def test_parts_say_calmly_what_a_run_does_not_tell(app_on, tmp_path, part):
+    traces = {
+        "counts": counted(planted_trace(seed=0, n_tasks=2, n_prompts_a_task=2, n_layers=1)),
+        "prompts": task_moe_trace(seed=0),
+        "stacks": encoder_decoder_trace(),
+        "one": trace_of([[0, 1]], n_experts=4),
+    }
+    for name, trace in traces.items():
+        save_trace(trace, tmp_path / "runs" / name)
+    for name, trace in traces.items():
+        page = app_on(trace, "load", {"run": name, "part": part})
+        assert not page.exception, (name, page.exception)
+        assert not page.error, (name, [each.value for each in page.error])
+    narrowed = app_on(traces["stacks"], "load", {"run": "counts", "part": part, "tasks": "spans"})
+    assert not narrowed.exception
+
+
+def test_a_slow_answer_leaves_the_page_usable(open_app, causes, monkeypatch):
+    monkeypatch.setattr("app.load_verdicts._MOST_AT_ONCE", 0)
+    page = open_app("load", {"run": "caused"}, runs=causes)
+    assert not page.exception
+    assert "The load is being checked" in text_of(page)
+    assert "load_heatmap" in {each.key for each in page.get("plotly_chart")}
