@@ -38,7 +38,7 @@ def draw_answers(trace: RoutingTrace, selection: Selection) -> None:
     layers = layers_of(trace, selection)
     table = found["experts"]
     shown = table[table["layer"].isin(layers)] if len(table) else table
-    reading = of_answers(shown, n_tasks=int(about["n_tasks"]), names=trace.expert_names)
+    reading = of_answers(shown, n_tasks=int(about["n_tasks"]), names=trace.expert_names, picked=selection.experts)
     if shown.empty:
         empty(reading, "Select more tasks, or record more prompts.")
         return

@@ -104,7 +104,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         f"{_TITLES[asked.values]}, {_OVER_NAMES[asked.over]} × experts",
         figure,
         key="tasks_heatmap",
-        reading=_reading(special, values, asked) + _pooling(cells) + _part(window, shape),
+        reading=_reading(special, values, asked, picked=selection.experts) + _pooling(cells) + _part(window, shape),
         table=lambda: _table(special, groups=groups[top:bottom], experts=experts[left:right]),
         definitions=_DEFINITIONS[asked.values],
         on_click=clicked,
@@ -207,9 +207,13 @@ def _hover(asked: Asked, *, tested: bool, weighed: bool) -> str:
     return of_layer + lines if asked.values == "load" else lines
 
 
-def _reading(special: xr.Dataset, values: xr.DataArray, asked: Asked) -> str:
+def _reading(
+    special: xr.Dataset, values: xr.DataArray, asked: Asked, *, picked: tuple[tuple[str, int], ...] = ()
+) -> str:
     if asked.values == "lift":
-        return task_sentences.of_lift(special)
+        shown = [expert for expert in picked if expert[0] in special["layer"].values]
+        told = task_sentences.of_expert(special, *shown[0]) if len(shown) == 1 else ""
+        return f"{task_sentences.of_lift(special)} {told}".strip()
     of = ("weight", "weight") if _weighed(special) else ("tokens", "assignments")
     what = f"of its {of[0]}" if asked.values == "rate" else f"of its {of[1]} in that layer"
     return task_sentences.of_values(values, what=what, names=special.attrs.get("expert_names"))

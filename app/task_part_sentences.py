@@ -148,8 +148,8 @@ def of_features(strongest: pd.DataFrame, *, column: str, unit: str, names: Names
     return f"Beyond chance go together: {and_list(told, most=5)}.{none} By chance, {chance}."
 
 
-def of_answers(table: pd.DataFrame, *, n_tasks: int, names: Names) -> str:
-    """Which experts are used more where the answer is right, within tasks."""
+def of_answers(table: pd.DataFrame, *, n_tasks: int, names: Names, picked: Sequence[tuple[str, int]] = ()) -> str:
+    """Which experts are used more where the answer is right, within tasks; those that are picked are told first."""
     if table.empty:
         return "No task of this selection has both right and wrong answers, so nothing can be compared within tasks."
     n_right, n_wrong = int(table["n_one"].max()), int(table["n_other"].max())
@@ -168,7 +168,7 @@ def of_answers(table: pd.DataFrame, *, n_tasks: int, names: Names) -> str:
         f"**{expert_called(row.layer, row.expert, names)}** ({percent(row.rate_one)} of the tokens read where right, "
         f"{percent(row.rate_other)} where wrong; {100 * row.difference:+.1f} points [{100 * row.difference_low:.1f}, "
         f"{100 * row.difference_high:.1f}])"
-        for row in called.itertuples()
+        for row in sorted(called.itertuples(), key=lambda row: (row.layer, row.expert) not in picked)
     ]
     return (
         f"Within tasks, {count(len(called), 'expert')} of {len(table):,} {'goes' if len(called) == 1 else 'go'} with "

@@ -11,8 +11,8 @@ import pandas as pd
 from analysis.agreement import Agreement, agreement, expert_task_types
 from analysis.clustering import clusters
 from analysis.controls import controlled_specialization
+from analysis.correctness import correctness_link
 from analysis.correlation import feature_correlation
-from analysis.differential import correctness_link
 from analysis.hierarchy import hierarchical_order
 from analysis.more_clusters import co_clusters, density_clusters
 from analysis.prompt_features import prompt_correlation

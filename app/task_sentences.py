@@ -11,7 +11,7 @@ from app.questions import ExpertGroups
 from app.sentences import and_list, count, escaped, percent, times
 from routing import expert_name
 
-__all__ = ["of_features", "of_groups", "of_lift", "of_values"]
+__all__ = ["of_expert", "of_features", "of_groups", "of_lift", "of_values"]
 
 
 def of_lift(table: xr.Dataset) -> str:
@@ -51,6 +51,32 @@ def of_lift(table: xr.Dataset) -> str:
             else f"in {percent(rate)} of its tokens."
         )
     return text
+
+
+def of_expert(table: xr.Dataset, layer: str, expert: int) -> str:
+    """Which groups use one expert more than all prompts do, beyond chance, the most first.
+
+    Args:
+        table: of `specialization`, narrowed to what is shown.
+        layer: label of its layer.
+        expert: its number.
+    """
+    cell = table.sel(layer=layer, expert=expert)
+    lift, rate, q = (cell[name].to_numpy() for name in ("lift", "rate", "q_value"))
+    overall = float(cell["overall"].to_numpy())
+    tested = bool(np.isfinite(q).any())
+    more = np.flatnonzero(np.isfinite(lift) & (lift > 0) & (cell["significant"].to_numpy().astype(bool) | (not tested)))
+    name = escaped(expert_name(layer, expert, names=table.attrs.get("expert_names")))
+    if not len(more):
+        return f"**{name}** is used by none of these more than by all{', beyond chance' if tested else ''}."
+    # The lift is drawn in a little, for what was hardly ever seen; these are the rates themselves.
+    told = [
+        f"{escaped(str(table['group'].values[place]))} ({times(float(rate[place]) / overall)}, "
+        f"{percent(float(rate[place]))})"
+        for place in more[np.argsort(-lift[more], kind="stable")]
+    ]
+    beyond = ", beyond chance" if tested else ""
+    return f"**{name}**, {percent(overall)} over all, is used more by {and_list(told)}{beyond}."
 
 
 def of_values(values: xr.DataArray, *, what: str, names: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -147,9 +147,9 @@ def of_training_control(table: pd.DataFrame, *, control: str, noun: str, n_cells
             else f"At {who}, routing separates {noun}s as well as in this run"
         )
         return (
-            f"{verdict}. {begin}; in {less} of {n_layers} the 95\N{NO-BREAK SPACE}% interval of the difference is clear "
-            f"of 0. So telling {noun}s apart is no sign of learning by itself: where little is learned, a token's state "
-            f"is mostly the words before it, and those name the {noun}.{cells}"
+            f"{verdict}. {begin}; in {less} of {n_layers} the 95\N{NO-BREAK SPACE}% interval of the difference is "
+            f"clear of 0. So telling {noun}s apart is no sign of learning by itself: where little is learned, a "
+            f"token's state is mostly the words before it, and those name the {noun}.{cells}"
         )
     return (
         f"{begin}; in {more} of {n_layers} this run tells more with its whole 95\N{NO-BREAK SPACE}% interval, in "

@@ -85,7 +85,7 @@ def link_of(finding: Finding, *, run: str | None = None) -> str:
         finding: what is to be shown.
         run: what the app calls the run; the one that it shows by itself, where it is None.
     """
-    query = urlencode(({} if run is None else {"run": run}) | finding.selection_query, safe=",.@%")
+    query = urlencode(({} if run is None else {"run": run}) | finding.selection_query | finding.options, safe=",.@%")
     return f"/{finding.view}?{query}" if query else f"/{finding.view}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class Finding:
         uncertainty: what speaks for it not being chance, in words.
         view: the view that shows it, by its address.
         selection_query: the selection to show there, as `Selection.to_query` writes it.
+        options: of the view, by their names in its address: the part of it, and what is chosen there.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Finding:
     uncertainty: str
     view: str
     selection_query: dict[str, str]
+    options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,6 +61,7 @@ def serving_types(trace: RoutingTrace, *, seed: int) -> Family | None:
             uncertainty=f"p {p_text(p)} against types dealt to tasks at random, over all experts",
             view="tasks",
             selection_query=Selection(experts=((trace.layers[layer], expert),)).to_query(),
+            options={"part": "features", "feature": "task_type"},
         )
         candidates.append((number, finding))
     return Family(kind="task_type", p_values=np.array(p_values), candidates=candidates)

@@ -97,7 +97,8 @@ def close_calls(trace: RoutingTrace, *, seed: int) -> Family | None:  # noqa: AR
         strength=0.5 * float(low[at]),
         p_value=float(p[at]),
         uncertainty=f"95 % interval over prompts; p {p_text(p[at])} against {MOST_TIED:.0%}",
-        view="tokens",
-        selection_query=Selection(layers=(trace.layers[at],)).to_query(),
+        view="unselected",
+        selection_query={},
+        options={"tie": f"{tie:.5g}"},
     )
     return Family(kind="close_calls", p_values=p, candidates=((at, finding),))

@@ -9,7 +9,6 @@ from analysis.clustering import clusters
 from analysis.findings.finding import Family, Finding, p_text, some
 from analysis.information import task_information
 from analysis.signatures import signatures
-from routing.selection import Selection
 from routing.trace import RoutingTrace
 
 __all__ = ["informative", "taxonomy"]
@@ -39,7 +38,8 @@ def informative(trace: RoutingTrace, *, seed: int) -> Family | None:
         p_value=float(row["p_value"]),
         uncertainty=f"p {p_text(float(row['p_value']))} against permuted prompts",
         view="tasks",
-        selection_query=Selection(layers=(layer,)).to_query(),
+        selection_query={},
+        options={"part": "layers"},
     )
     at = trace.layers.index(layer)
     return Family(kind="information", p_values=table["p_value"].to_numpy(), candidates=((at, finding),))
@@ -69,7 +69,8 @@ def taxonomy(trace: RoutingTrace, *, seed: int) -> Family | None:
         strength=0.5 * max(0.0, (agreed.ami - max(0.0, agreed.null_95)) / max(1e-9, 1 - max(0.0, agreed.null_95))),
         p_value=agreed.p_value,
         uncertainty=f"p {p_text(agreed.p_value)} against permuted types",
-        view="map",
+        view="tasks",
         selection_query={},
+        options={"part": "clusters", "clusters_of": "task", "clusters_by": "tree"},
     )
     return Family(kind="taxonomy", p_values=np.array([agreed.p_value]), candidates=((0, finding),))

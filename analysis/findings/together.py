@@ -51,8 +51,9 @@ def working_together(trace: RoutingTrace, *, seed: int) -> Family | None:
                 f"95 % interval from groups of prompts left out; p {p_text(p)} against a draw that keeps both loads "
                 "and never selects an expert twice"
             ),
-            view="tasks",
+            view="together",
             selection_query=Selection(experts=((label, one), (label, other))).to_query(),
+            options={"part": "pairs", "layer": label},
         )
         candidates.append((int(np.ravel_multi_index((layer, one, other), p_LEE.shape)), finding))
     return Family(kind="together", p_values=p_LEE.ravel(), candidates=candidates)

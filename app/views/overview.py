@@ -30,6 +30,8 @@ _SIGNS = {
     "unknown": ":gray[:material/help:]",
 }
 _MOST_FINDINGS = 8
+# Options of views that a link takes back, so that it shows what the finding says whatever was looked at before.
+_PLAIN = dict.fromkeys(("part", "values", "over", "zoom", "within_task", "layer", "tie"))
 
 
 def render(trace: RoutingTrace, selection: Selection) -> None:
@@ -110,6 +112,7 @@ def _findings(trace: RoutingTrace) -> None:
                 sentences.escaped(finding.sentence),
                 icon=":material/arrow_forward:",
                 selection=Selection.from_query(finding.selection_query, trace, missing="drop"),
+                **(_PLAIN | finding.options),
             )
             st.caption(sentences.escaped(finding.uncertainty))
     rest = found[_MOST_FINDINGS:]

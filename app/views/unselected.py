@@ -81,7 +81,7 @@ def _confidence(trace: RoutingTrace, within: Selection) -> None:
 
 
 def _ties(trace: RoutingTrace, selection: Selection, within: Selection) -> None:
-    margin = float(choices.chosen("tie", _WITHIN, default="0.01"))
+    margin = float(choices.chosen("tie", _margins(), default="0.01"))
     layers = cache.answer(trace, near_ties, within=within, by=None, at_most=margin)
     tasks = cache.answer(trace, near_ties, within=within, by="task", at_most=margin)
     shares = tasks["share"].unstack("layer").reindex(columns=list(layers.index))
@@ -117,12 +117,22 @@ def _ties(trace: RoutingTrace, selection: Selection, within: Selection) -> None:
         on_click=clicked,
         controls=lambda: choices.choose(
             "A tie is a margin of at most",
-            _WITHIN,
+            _margins(),
             name="tie",
             default="0.01",
             help="In selection scores: the scale of the router's softmax or sigmoid.",
         ),
     )
+
+
+def _margins() -> tuple[str, ...]:
+    """Margins to choose from, with one that a link asks for."""
+    asked = state.option("tie") or ""
+    try:
+        known = {float(each) for each in _WITHIN} | {float(asked)}
+    except ValueError:
+        return _WITHIN
+    return tuple(f"{each:.5g}" for each in sorted(known) if 0 < each < 1)
 
 
 def _second(trace: RoutingTrace, selection: Selection, within: Selection) -> None:
