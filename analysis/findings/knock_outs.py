@@ -53,7 +53,7 @@ def knocked_out(trace: RoutingTrace, *, seed: int) -> Family | None:  # noqa: AR
                     f"95 % interval over prompts; p {p_text(float(row['p_value']))} among {int(row['n_random'])} "
                     "random sets of the same layers, size and load"
                 ),
-                view="tasks",
+                view="causes",
                 selection_query=Selection(experts=experts[:MOST_EXPERTS_LINKED]).to_query(),
             )
             candidates.append((number, finding))
