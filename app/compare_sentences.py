@@ -21,6 +21,7 @@ __all__ = [
     "of_kept",
     "of_numbers",
     "of_overlap",
+    "of_picked",
     "of_use",
 ]
 
@@ -191,6 +192,27 @@ def of_use(table: pd.DataFrame, *, names: Names, expert_names: Mapping[str, Sequ
         f"{percent(float(best['rate_one']))} in {escaped(names[1])} (difference "
         f"{_points(best['difference'])}, 95\N{NO-BREAK SPACE}%: {_points(best['difference_low'])} to "
         f"{_points(best['difference_high'])} points)."
+    )
+
+
+def of_picked(
+    table: pd.DataFrame,
+    picked: Sequence[tuple[str, int]],
+    *,
+    names: Names,
+    expert_names: Mapping[str, Sequence[str]],
+) -> str:
+    """How the same prompts use one expert that the reader picked, in both runs; empty where none or several are."""
+    if len(picked) != 1 or table.empty:
+        return ""
+    rows = table[(table["layer"] == picked[0][0]) & (table["expert"] == picked[0][1])]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]
+    chance = f", q = {row['q_value']:.2g}" if np.isfinite(row["q_value"]) else ""
+    return (
+        f" **{escaped(expert_name(*picked[0], names=expert_names))}**, which is picked: {row['rate_other']:.1%} of the "
+        f"tokens read in {escaped(names[0])}, {row['rate_one']:.1%} in {escaped(names[1])}{chance}."
     )
 
 

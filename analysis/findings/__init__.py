@@ -42,7 +42,7 @@ FAMILIES: tuple[Callable[..., Family | None], ...] = (
 )
 
 # Goes up whenever a finding's definition changes, so that findings kept beside a trace are made again.
-VERSION = 4
+VERSION = 5
 
 
 def findings(trace: RoutingTrace, *, before: RoutingTrace | None = None, seed: int = 0) -> list[Finding]:

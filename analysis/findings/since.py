@@ -24,7 +24,8 @@ _Z_95 = 1.959963984540054
 def changed_since(trace: RoutingTrace, before: RoutingTrace, *, seed: int) -> Family | None:  # noqa: ARG001
     """One question an expert that both runs have: do the same prompts choose it more, or less, than before?
 
-    The rates of a prompt in both runs are a pair; p from the mean of the differences over their standard error.
+    The rates of a prompt in both runs are a pair; p from the mean of the differences over their standard error. Only
+    tokens that were read count, which are the same in both: what each run writes is another text.
     """
     if "counts" in (trace.level, before.level):
         return None
@@ -84,7 +85,7 @@ def _finding(
         kind="changed",
         sentence=(
             f"{name} is chosen {ratio:.1f} times{interval(low, high)} {'as often as' if more else 'less often than'} "
-            f"before, by the same {n:,} prompts: {old:.1%} of {trace.unit}s then, {new:.1%} now."
+            f"before, by the same {n:,} prompts: {old:.1%} of the {trace.unit}s read then, {new:.1%} now."
         ),
         effect=ratio,
         effect_low=low,
@@ -93,14 +94,15 @@ def _finding(
         strength=1 - 1 / low,
         p_value=p,
         uncertainty=f"95 % interval from the scatter of prompts, each compared with itself; p {p_text(p)}",
-        view="tasks",
+        view="compare",
         selection_query=Selection(experts=((label, expert),)).to_query(),
     )
 
 
 def _rates(trace: RoutingTrace) -> list[np.ndarray]:
-    """Of each layer, (P, E) activation rates."""
-    return [block.rate_PLE[:, number] for block in prompt_rates(trace) for number in range(block.rate_PLE.shape[1])]
+    """Of each layer, (P, E) activation rates over the tokens that were read."""
+    blocks = prompt_rates(trace, phase="prompt")
+    return [block.rate_PLE[:, number] for block in blocks for number in range(block.rate_PLE.shape[1])]
 
 
 def _facts(trace: RoutingTrace, label: str):  # type: ignore[no-untyped-def]

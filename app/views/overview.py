@@ -14,7 +14,7 @@ from app import cache, choices, sentences
 from app.links import view_link
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.questions import findings_since
-from app.runs import snapshots
+from app.runs import Run, snapshots
 from app.telling import link_of
 from app.terminal import bytes_in_words
 from app.training import CURVES, training_panels
@@ -96,7 +96,8 @@ def _provenance(found: TraceSummary) -> str:
 
 def _findings(trace: RoutingTrace) -> None:
     st.subheader("What stands out", anchor=False)
-    before = _earlier(trace)
+    earlier = _earlier(trace)
+    before = None if earlier is None else cache.trace_of(earlier)
     with st.spinner("Looking for what stands out …"):
         found = (
             cache.answer(trace, findings)
@@ -112,7 +113,7 @@ def _findings(trace: RoutingTrace) -> None:
                 sentences.escaped(finding.sentence),
                 icon=":material/arrow_forward:",
                 selection=Selection.from_query(finding.selection_query, trace, missing="drop"),
-                **(_PLAIN | finding.options),
+                **(_PLAIN | {"other": earlier.name if earlier is not None else None} | finding.options),
             )
             st.caption(sentences.escaped(finding.uncertainty))
     rest = found[_MOST_FINDINGS:]
@@ -126,7 +127,7 @@ def _findings(trace: RoutingTrace) -> None:
         data_popover(lambda: _table(found), key="findings")
 
 
-def _earlier(trace: RoutingTrace) -> RoutingTrace | None:
+def _earlier(trace: RoutingTrace) -> Run | None:
     """The snapshot that the reader compares with, None for none."""
     run = cache.run_of(trace)
     earlier = {str(each.step): each for each in snapshots(cache.runs(), run) if each.path != run.path} if run else {}
@@ -137,7 +138,7 @@ def _earlier(trace: RoutingTrace) -> RoutingTrace | None:
     steps = ["none", *earlier]
     shown = {"none": "nothing earlier"} | {step: f"step {int(step):,}" for step in earlier}
     step = choices.choose("Compared with", steps, name="since", shown=shown.__getitem__, kind="select")
-    return None if step == "none" else cache.trace_of(earlier[step])
+    return None if step == "none" else earlier[step]
 
 
 def _table(found: Sequence[Finding]) -> pd.DataFrame:

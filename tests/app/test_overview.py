@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -58,7 +59,15 @@ def test_what_changed_since_an_earlier_snapshot(open_app, tmp_path):
     page = open_app("overview", query, runs=tmp_path)
     assert not page.exception
     labels = [link.proto.label for link in page.get("page_link")]
-    assert any(label.startswith("L01·E5 is chosen") and "as often as before" in label for label in labels)
+    said = next(label for label in labels if label.startswith("L01·E5 is chosen") and "as often as before" in label)
+    link = next(link.proto for link in page.get("page_link") if link.proto.label == said)
+    assert (link.page, "other=model%2Fstep-100" in link.query_string) == ("compare", True)
+    # There the same two rates are told of the same expert.
+    there = open_app(
+        "compare", {"run": "model/step-1000", "other": "model/step-100", "experts": "L01.E5"}, runs=tmp_path
+    )
+    then, now = re.search(r"([\d.]+)% of the tokens read then, ([\d.]+)% now", said.replace("\\", "")).groups()
+    assert f"{then}% of the tokens read in step 100, {now}% in step 1,000" in text_of(there).replace("\\", "")
 
 
 def test_scores_follow_the_task_filter(open_app):
