@@ -63,7 +63,7 @@ def of_pairs(rows: pd.DataFrame, *, layer: str, names: Names, unit: str) -> str:
     one, other = (_expert(layer, best[end], names) for end in ("expert", "other"))
     together = count(int(best["n_together"]), unit)
     return (
-        f"**{one}** and **{other}** go together most surely: {_factor(best)} {null}, in {together}. {held} "
+        f"**{one}** and **{other}** are the surest pair: together in {together}, {_factor(best)} {null}. {held} "
         "Pale pairs are within chance."
     )
 
@@ -119,7 +119,7 @@ def of_pair(row: pd.Series, *, layer: str, names: Names, unit: str, alike: pd.Se
     if alike is None:
         return told
     if np.isfinite(alike["similarity"]):
-        sure = "more than chance" if alike["beats_chance"] else "no more than chance makes some expert"
+        sure = f"{'beyond' if alike['beats_chance'] else 'within'} chance among so many experts"
         told += f" Over tasks they are used alike at r = {alike['similarity']:.2f}, {sure}."
     if np.isfinite(alike["weight_similarity"]):
         told += f" The cosine of their weights is {alike['weight_similarity']:.2f}."

@@ -105,7 +105,7 @@ def common_path_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
         strong=table["p_value"].to_numpy(float) <= 0.05,
         number_format=".2%",
         mode=mode,
-    ).update_layout(xaxis_tickformat=".1%", xaxis_rangemode="tozero")
+    ).update_layout(xaxis_tickformat=".2~p", xaxis_rangemode="tozero")
 
 
 def context_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:

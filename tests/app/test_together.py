@@ -62,7 +62,7 @@ def spec(page, key: str) -> dict:
 def test_a_planted_pair_is_named_with_its_interval_and_how_many_hold_up(app_on):
     page = app_on(planted_structure(), "together")
     words = said(page)
-    assert "**L01·E2** and **L01·E5** go together most surely" in words
+    assert "**L01·E2** and **L01·E5** are the surest pair" in words
     assert "(95 %:" in words
     assert "of 28 pairs tested hold up" in words
     assert "Pairs of experts of L01" in words  # the layer of the strongest pair is shown first
@@ -109,7 +109,7 @@ def test_where_nothing_is_planted_nothing_holds_up(app_on, part):
     trace = null_trace(seed=3, n_tasks=4, n_prompts_a_task=12, n_layers=3, prompt_effect=0.3)
     words = said(app_on(trace, "together", {"part": part}))
     assert words.count("Nothing holds up") == {"pairs": 2, "steps": 2, "paths": 3, "stay": 2}[part]
-    assert "most surely" not in words
+    assert "surest pair" not in words
     assert "is next for" not in words
 
 
@@ -140,11 +140,12 @@ def test_counts_alone_say_what_is_missing(app_on):
 
 
 ODD = {
-    "one token": (lambda: trace_of([[0, 1]], n_experts=4), PARTS),
+    "one token": (lambda: trace_of([[0, 1]], n_experts=4), ("pairs", "stay")),
     "one expert": (lambda: trace_of([[0], [0]], n_experts=1), ("pairs",)),
-    "encoder–decoder": (encoder_decoder_trace, PARTS),
+    "encoder–decoder": (encoder_decoder_trace, ("pairs", "steps", "paths")),
     "PHA": (lambda: pha_trace(seed=0), ("pairs", "stay")),
     "soft": (lambda: task_moe_trace(seed=0, soft=True), ("pairs", "paths")),
+    "one decision a task": (lambda: task_moe_trace(seed=0), ("steps", "paths")),
 }
 
 
