@@ -119,6 +119,14 @@ VIEWS = (
         load=partial(_view, "compare"),
     ),
     View(
+        title="Causes",
+        question="What breaks when an expert is gone?",
+        url="causes",
+        group=_INSIDE,
+        icon=":material/science:",
+        load=partial(_view, "causes"),
+    ),
+    View(
         title="Placement",
         question="Where should experts live?",
         url="placement",
