@@ -19,6 +19,7 @@ from figures.comparisons import churn_dots, difference_dots
 from figures.curves import rank_curves
 from figures.dots import interval_dots
 from figures.lines import Track, layer_tracks
+from figures.pieces import plotly_text
 from routing import RoutingTrace, TraceError
 
 __all__ = [
@@ -127,13 +128,13 @@ def score_panel(sides: Sides) -> None:
         task = tasks[round(click.y)]
         state.select(replace(sides.selection, tasks=() if sides.selection.tasks == (task,) else (task,)))
 
-    bounds = (ordered[f"difference{end}"].to_numpy(float) for end in ("", "_low", "_high"))
+    middle, low, high = (ordered[f"difference{end}"].to_numpy(float) for end in ("", "_low", "_high"))
     panel(
         "Whose answers changed",
         interval_dots(
             tasks,
-            {"difference": tuple(bounds)},  # type: ignore[dict-item]
-            value_title=f"mean score of {sides.names[1]} − {sides.names[0]}",
+            {"difference": (middle, low, high)},
+            value_title=f"mean score of {plotly_text(sides.names[1])} − {plotly_text(sides.names[0])}",
             strong=(ordered["q_value"] <= 0.05).to_numpy(bool),
             zero_line=True,
             number_format="+.2f",

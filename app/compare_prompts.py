@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
+import xarray as xr
 
 from app import cache, change_sentences, choices, comparing, state
 from app.compare_answers import Sides
@@ -15,6 +16,7 @@ from app.links import view_link
 from app.panel import data_popover, definitions_popover, mode, panel
 from app.sentences import escaped
 from figures.comparisons import token_churn_heatmap
+from figures.pieces import shown_piece
 from routing import Focus
 
 __all__ = ["prompt_panels"]
@@ -24,6 +26,7 @@ _KEY = "compare_prompts"
 _MOST_ROWS = 300
 # Wider than this, a picture of single tokens says nothing; the Tokens view scrolls.
 _MOST_TOKENS = 160
+_LONGEST = 14
 
 
 def prompt_panels(sides: Sides) -> None:
@@ -63,7 +66,10 @@ def _table(sides: Sides, table: pd.DataFrame, offered: list[str]) -> None:
         "its task": 100 * shown["task_mean"],
         "z": shown["z"],
     }
+    here = sides.names[sides.here]
+    # Names of runs can be long, and stand above two columns each.
     for side, name in zip(("before", "after"), sides.names, strict=True):
+        name = name if len(name) <= _LONGEST else "this run" if name == here else "other run"
         if shown[f"score_{side}"].notna().any():
             columns[f"score, {name}"] = shown[f"score_{side}"]
         if shown[f"prediction_{side}"].astype(bool).any():
@@ -135,10 +141,24 @@ def _tokens(sides: Sides, table: pd.DataFrame, offered: list[str], *, prompt: st
         controls=controls,
     )
     if at is not None:
-        rows = comparing.token_rows(shown.isel(token=[at]))
-        st.dataframe(
-            rows[["layer", "churn", *(name for name in rows if name.startswith("experts"))]].rename(
-                columns={"experts_before": sides.names[0], "experts_after": sides.names[1]}
-            ),
-            hide_index=True,
-        )
+        _token(sides, shown, at)
+
+
+def _token(sides: Sides, shown: xr.Dataset, at: int) -> None:
+    """The experts of one token in both runs, layer by layer."""
+    rows = comparing.token_rows(shown.isel(token=[at]))
+    piece = escaped(shown_piece(str(rows["piece"].iloc[0])).text.strip())
+    st.markdown(f"Experts of token {at}, “{piece}”, those with the largest weight first:")
+    columns = {
+        "layer": rows["layer"],
+        "churn": 100 * rows["churn"],
+        f"in {sides.names[0]}": rows["experts_before"],
+        f"in {sides.names[1]}": rows["experts_after"],
+        "margin before": rows["margin"],
+    }
+    formats = {"churn": "%.0f %%", "margin before": "%.3f"}
+    st.dataframe(
+        pd.DataFrame(columns),
+        hide_index=True,
+        column_config={name: st.column_config.NumberColumn(format=text) for name, text in formats.items()},
+    )

@@ -269,7 +269,7 @@ def of_information(table: pd.DataFrame, *, names: Names, untrained: bool) -> str
         return told + ("; training added that." if untrained else ".")
     if n_less or n_more:
         return told + f" In {n_more} of {count(n, 'layer')} {after} tells more, in {n_less} less ({beyond})."
-    return told + " In no layer does the difference leave its 95\N{NO-BREAK SPACE}% interval around 0."
+    return told + " In no layer does the 95\N{NO-BREAK SPACE}% interval of the difference leave out 0."
 
 
 def of_information_alone(table: pd.DataFrame) -> str:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from analysis.dynamics import over_training
 from app import cache, sentences
-from app.panel import mode, panel
+from app.panel import empty, mode, panel
 from app.runs import snapshots
 from figures.lines import training_curves
 from routing import RoutingError, RoutingTrace, Selection
@@ -113,6 +113,10 @@ def _parts(within: Selection | None) -> dict[str, tuple[str, ...]]:
 
 
 def _panel(table: pd.DataFrame, curve: Curve, *, key: str) -> None:
+    if table[curve.value].isna().all():
+        st.markdown(f"#### {curve.title}")
+        empty(sentences.of_training(table, curve.value), "Clear a task above.")
+        return
     level, name = sentences.training_reference(table, curve.reference)
     panel(
         curve.title,
