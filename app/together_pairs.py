@@ -14,7 +14,7 @@ from app import together_sentences as told
 from app.components.plot_bridge import Click
 from app.links import expert_link
 from app.panel import empty, mode, panel
-from app.together_tables import Tables, pair_tables, table_of
+from app.together_tables import Tables, both_ways, pair_tables, table_of
 from figures.paths import pair_dots
 from figures.structure import coactivation_matrix
 from routing import RoutingTrace, Selection, expert_name
@@ -51,16 +51,16 @@ def pairs_part(trace: RoutingTrace, selection: Selection, within: Selection) -> 
         )
     if found is None:
         return
-    once = found["pairs"][found["pairs"]["expert"] < found["pairs"]["other"]]
-    strongest = once[once["layer"].isin(layers)].dropna(subset=["p_value"])
+    pairs = found["pairs"]
+    strongest = pairs[pairs["layer"].isin(layers)].dropna(subset=["p_value"])
     strongest = strongest.sort_values(["significant", "lift_low"], ascending=False, kind="stable").head(_N_STRONGEST)
     default = _default_layer(selection, strongest, paired)
     layer = choices.chosen("layer", paired, default=default)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _matrix(trace, selection, found, once[once["layer"] == layer], layer=layer, paired=paired, default=default)
+        _matrix(trace, selection, found, layer=layer, paired=paired, default=default)
     with right:
-        _pair(trace, selection, found["pairs"], layer=layer, within=within)
+        _pair(trace, selection, pairs, layer=layer, within=within)
         _strongest(trace, selection, found, strongest, layers=layers)
 
 
@@ -68,7 +68,6 @@ def _matrix(
     trace: RoutingTrace,
     selection: Selection,
     found: Tables,
-    once: pd.DataFrame,
     *,
     layer: str,
     paired: list[str],
@@ -89,22 +88,23 @@ def _matrix(
                     choices.choose("Layer", paired, name="layer", default=default, kind="slider")
             choices.choose("Order of experts", tuple(_ORDERS), name="order", shown=_ORDERS.__getitem__)
 
-    chosen = _chosen_pair(selection, layer)
+    # A single expert is marked where it meets itself.
+    picked = [expert for label, expert in selection.experts if label == layer]
     panel(
         f"Pairs of experts of {layer}",
         coactivation_matrix(
-            table_of(rows, "layer", "expert", "other"),
+            table_of(both_ways(rows), "layer", "expert", "other"),
             layer=layer,
             order=order,
             names=trace.expert_names.get(layer),
-            framed=[chosen] if chosen else [],
+            framed=[(picked[0], picked[min(1, len(picked) - 1)])] if picked else [],
             mode=mode(),
         ),
         key="together_pairs",
-        reading=told.of_pairs(once, layer=layer, names=trace.expert_names, unit=trace.unit)
+        reading=told.of_pairs(rows, layer=layer, names=trace.expert_names, unit=trace.unit)
         + told.of_weights(about)
         + " Click a cell to select both experts.",
-        table=lambda: once,
+        table=lambda: rows,
         definitions=("coactivation", "mantel") if weighed else ("coactivation",),
         on_click=clicked,
         controls=controls,
@@ -149,9 +149,8 @@ def _pair(trace: RoutingTrace, selection: Selection, pairs: pd.DataFrame, *, lay
     chosen = _chosen_pair(selection, layer)
     if chosen is None:
         return
-    by_pair = pairs[pairs["layer"] == layer].set_index(["expert", "other"])
-    row = by_pair.loc[chosen].copy()
-    row["expert"], row["other"], row["other_rate"] = *chosen, by_pair.loc[chosen[::-1], "rate"]
+    rows = both_ways(pairs[pairs["layer"] == layer])
+    row = rows[(rows["expert"] == chosen[0]) & (rows["other"] == chosen[1])].iloc[0]
     alike = cache.answer(trace, similar_experts, within=within, layer=layer, expert=chosen[0])
     alike = alike[(alike["layer"] == layer) & (alike["expert"] == chosen[1])]
     with st.container(key="together_pair", border=True):

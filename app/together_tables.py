@@ -23,7 +23,16 @@ from analysis import (
 from analysis.paths import path_windows, window_name
 from routing import RoutingTrace
 
-__all__ = ["common_tables", "pair_tables", "path_tables", "step_tables", "stay_tables", "table_of", "windows_of"]
+__all__ = [
+    "both_ways",
+    "common_tables",
+    "pair_tables",
+    "path_tables",
+    "step_tables",
+    "stay_tables",
+    "table_of",
+    "windows_of",
+]
 
 Tables = dict[str, pd.DataFrame]
 
@@ -32,7 +41,8 @@ def pair_tables(trace: RoutingTrace) -> Tables:
     """Pairs of experts of each layer.
 
     Returns:
-        "pairs": layer, expert, other and every column of `coactivation`, both ways round · "layers": layer, n_pairs,
+        "pairs": layer, expert, other and the columns of `coactivation`, each pair once, with other_rate, the share of
+        the other's tokens · "layers": layer, n_pairs,
         n_tested, n_called, n_more, rho, rho_p_value (likeness of the weights of experts that work together, NaN where
         the trace does not hold it) · "experts": layer, expert, place (those that work together beside each other).
     """
@@ -60,7 +70,9 @@ def pair_tables(trace: RoutingTrace) -> Tables:
         )
         places = _likes_together(lift, called)
         experts += [{"layer": facts.label, "expert": e, "place": int(place)} for e, place in enumerate(places)]
-        pairs.append(part.reset_coords(drop=True).to_dataframe().reset_index().assign(layer=facts.label))
+        part = part.assign(other_rate=(("expert", "other"), part["rate"].to_numpy().T))
+        rows = _rows(part.reset_coords(drop=True), layer=facts.label)
+        pairs.append(rows[rows["expert"] < rows["other"]])
     return {"pairs": _joined(pairs), "layers": pd.DataFrame(layers), "experts": pd.DataFrame(experts)}
 
 
@@ -68,7 +80,7 @@ def step_tables(trace: RoutingTrace) -> Tables:
     """What follows what in the next layer, and whether it can be guessed.
 
     Returns:
-        "pairs": step, expert, next_expert and every column of `transitions` · "steps": step, layer, next_layer,
+        "pairs": step, expert, next_expert and the columns of `transitions` · "steps": step, layer, next_layer,
         n_tested, n_called, n_more · "experts", "next_experts": step, expert, place · "guesses": the rows of
         `next_layer_predictability`, none for a single prompt.
     """
@@ -94,7 +106,7 @@ def step_tables(trace: RoutingTrace) -> Tables:
         rows, columns = _staircase(lift, called)
         before += [{"step": step, "expert": e, "place": int(place)} for e, place in enumerate(rows)]
         after += [{"step": step, "expert": e, "place": int(place)} for e, place in enumerate(columns)]
-        pairs.append(part.to_dataframe().reset_index().assign(step=step))
+        pairs.append(_rows(part, step=step))
     guesses = next_layer_predictability(trace).reset_index() if trace.n_prompts > 1 else pd.DataFrame()
     columns_of_steps = ["step", "layer", "next_layer", "n_tested", "n_called", "n_more"]
     places = ["step", "expert", "place"]
@@ -154,13 +166,30 @@ def stay_tables(trace: RoutingTrace) -> Tables:
 
 def table_of(rows: pd.DataFrame, *dims: str) -> xr.Dataset:
     """Rows as labelled tables along the columns that name them, for figures."""
-    return rows.set_index(list(dims)).to_xarray()
+    found = rows.set_index(list(dims)).to_xarray()
+    if "significant" in found:
+        # A pair of an expert with itself is no row, and nothing there.
+        found["significant"] = found["significant"].isin([True])
+    return found
+
+
+def both_ways(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs that stand there once, the other way round as well."""
+    turned = {"expert": "other", "other": "expert", "rate": "other_rate", "other_rate": "rate"}
+    return pd.concat([pairs, pairs.rename(columns=turned)], ignore_index=True)
 
 
 def _window(trace: RoutingTrace) -> int | None:
     stacks = [facts.stack for facts in trace.layer_facts]
     longest = max((stacks.count(stack) for stack in set(stacks)), default=0)
     return None if path_windows(trace) else max(2, longest)
+
+
+def _rows(table: xr.Dataset, **named: str) -> pd.DataFrame:
+    """Rows of a table of pairs; large models have millions, so in half the bytes."""
+    rows = table.drop_vars("z").to_dataframe().reset_index()
+    wide = rows.select_dtypes("float64").columns
+    return rows.astype(dict.fromkeys(wide, np.float32)).assign(**named)
 
 
 def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
