@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from app.command_options import BatchSize, Device, Limit, Seed
+from app.intervening_commands import intervene_command, knock_out_command, runner_up_command
 from app.recordings import Request
 from app.report.command import report_command
 from app.telling import findings_command
@@ -56,20 +58,6 @@ class OptionNorm(StrEnum):
     sum = "sum"
 
 
-class Over(StrEnum):
-    """What prompts are grouped by."""
-
-    task = "task"
-    task_type = "task_type"
-
-
-class Ranking(StrEnum):
-    """How the experts that serve a group are found."""
-
-    z = "z"
-    r = "r"
-
-
 def _in_sentences(command: Callable[..., None]) -> Callable[..., None]:
     """Errors of our family are told as what they are: sentences. Everything else stays a traceback."""
 
@@ -94,11 +82,13 @@ def record(
         list[str],
         typer.Option(help="A folder with tasks.json, a .jsonl, .csv or .parquet file, or hf:NAME; may be repeated."),
     ],
-    trace: Annotated[Path | None, typer.Option("--out", help="New folder for the trace. [default: runs/MODEL]")] = None,
+    trace: Annotated[
+        Path | None, typer.Option("--out", show_default="runs/MODEL", help="New folder for the trace.")
+    ] = None,
     level: Annotated[Level, typer.Option(help="What is kept: everything, no logits, or counts only.")] = Level.full,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts a batch.")] = 16,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
+    batch_size: BatchSize = 16,
+    limit: Limit = None,
+    seed: Seed = 0,
     runners_up: Annotated[int, typer.Option(min=0, help="Unselected experts kept for each decision.")] = 4,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=0, help="Tokens to generate, instead of what the tasks say; 0 only reads.")
@@ -109,7 +99,7 @@ def record(
     truncate: Annotated[  # noqa: FBT002
         bool, typer.Option("--truncate", help="Cut off the beginning of prompts that are too long.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="Spread the model over devices, e.g. auto.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of the model on the hub.")] = None,
@@ -198,96 +188,15 @@ def pack(
 
 cli.command("findings")(_in_sentences(findings_command))
 cli.command("report")(_in_sentences(report_command))
-
-
-@cli.command("knock-out")
-@_in_sentences
-def knock_out(
-    trace: Annotated[Path, typer.Argument(help="Folder of a trace of the model.")],
-    experts: Annotated[
-        list[str] | None, typer.Option(help="A set of experts, as 'L05·E11,L06·E2' or 'L05.E11'; may be repeated.")
-    ] = None,
-    serving: Annotated[
-        list[str] | None, typer.Option(help="A group of prompts whose own experts are knocked out; may be repeated.")
-    ] = None,
-    n_experts: Annotated[int, typer.Option(min=1, help="Experts a group that --serving names.")] = 3,
-    ranked_by: Annotated[
-        Ranking, typer.Option(help="How their experts are found: z over prompts, or r over tasks.")
-    ] = Ranking.z,
-    over: Annotated[Over, typer.Option(help="What prompts are grouped by.")] = Over.task_type,
-    n_random: Annotated[int, typer.Option("--random", min=0, help="Random sets for each set.")] = 20,
-    model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="As for record. [default: what the trace says]")] = None,
-    generate: Annotated[bool, typer.Option("--generate", help="Score generated answers too; slow.")] = False,  # noqa: FBT002
-    loss_only: Annotated[bool, typer.Option("--loss-only", help="Score nothing; faster with many options.")] = False,  # noqa: FBT002
-    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts a batch.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: the trace's]")] = None,
-) -> None:
-    """Run the model without some experts, beside random ones. Stopped, it goes on where it was when started again."""
-    from app.intervening import run_knock_out
-    from app.studies import KnockOutRequest
-
-    request = KnockOutRequest(
-        trace=str(trace), model=model, tasks=tuple(tasks or ()), experts=tuple(experts or ()),
-        serving=tuple(serving or ()), n_experts=n_experts, ranked_by=ranked_by.value, over=over.value,
-        n_random=n_random, generate=generate, loss_only=loss_only, limit=limit, seed=seed, batch_size=batch_size,
-        device=device, out=None if folder is None else str(folder),
-    )  # fmt: skip
-    run_knock_out(request, console=out)
-
-
-@cli.command("runner-up")
-@_in_sentences
-def runner_up(
-    trace: Annotated[Path, typer.Argument(help="Folder of a trace of the model.")],
-    texts: Annotated[int, typer.Option(min=1, help="Prompts that are drawn.")] = 64,
-    choices: Annotated[int, typer.Option(min=1, help="Decisions of each.")] = 8,
-    model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="As for record. [default: what the trace says]")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: the trace's]")] = None,
-) -> None:
-    """Change single decisions: the runner-up in place of the last selected expert, and what that does to the text."""
-    from app.intervening import run_runner_up
-
-    run_runner_up(
-        trace, console=out, model=model, tasks=tasks or [], n_texts=texts, n_choices=choices, limit=limit, seed=seed,
-        device=device, out=folder,
-    )  # fmt: skip
-
-
-@cli.command()
-@_in_sentences
-def intervene(
-    trace: Annotated[Path, typer.Argument(help="Folder of a trace of the model.")],
-    over: Annotated[Over, typer.Option(help="What prompts are grouped by.")] = Over.task,
-    model: Annotated[str | None, typer.Option(help="The model's folder. [default: what the trace says]")] = None,
-    tasks: Annotated[list[str] | None, typer.Option(help="As for record. [default: what the trace says]")] = None,
-    generate: Annotated[bool, typer.Option("--generate", help="Score generated answers too; slow.")] = False,  # noqa: FBT002
-    limit: Annotated[int | None, typer.Option(min=1, help="Most prompts a task, drawn by the seed.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts a batch.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the results. [default: the trace's]")] = None,
-) -> None:
-    """Replace what adapters are made from: HyperMoE's selection embedding, or the prototypes of PHA's tasks."""
-    from app.intervening import run_intervention
-
-    run_intervention(
-        trace, console=out, model=model, tasks=tasks or [], over=over.value, generate=generate, limit=limit,
-        seed=seed, batch_size=batch_size, device=device, out=folder,
-    )  # fmt: skip
+cli.command("knock-out")(_in_sentences(knock_out_command))
+cli.command("runner-up")(_in_sentences(runner_up_command))
+cli.command("intervene")(_in_sentences(intervene_command))
 
 
 @cli.command()
 @_in_sentences
 def app(
-    runs: Annotated[Path | None, typer.Option(help="Folder below which the traces lie. [default: ./runs]")] = None,
+    runs: Annotated[Path | None, typer.Option(show_default="./runs", help="Folder below which the traces lie.")] = None,
     port: Annotated[int, typer.Option(help="Port of the app.")] = 8501,
 ) -> None:
     """Open the app in the browser."""
