@@ -83,6 +83,7 @@ class KnockOutStudy:
         by_task: one row a set and task; None where it was not kept.
         double: one row a pair of sets that serve different groups.
         dissociation: one row a set that serves a group.
+        loads: share of its layers' work that each set does, and the least and most that its random sets do.
         n_prompts, n_random: prompts, and the most random sets of any set.
     """
 
@@ -94,6 +95,7 @@ class KnockOutStudy:
     by_task: pd.DataFrame | None
     double: pd.DataFrame
     dissociation: pd.DataFrame
+    loads: Mapping[str, tuple[float, float, float]]
     n_prompts: int
     n_random: int
 
@@ -125,9 +127,21 @@ def _study(trace: RoutingTrace, stored: StoredStudy) -> KnockOutStudy | None:
         by_task=tables.get("by_task"),
         double=tables.get("double", pd.DataFrame()),
         dissociation=tables.get("dissociation", pd.DataFrame()),
+        loads=_loads(tables["sets"]),
         n_prompts=int(effects.loc[effects["group"] == _EVERYONE, "n_prompts"].max()),
         n_random=int(effects["n_random"].max()),
     )
+
+
+def _loads(sets: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    by_set = sets.groupby(["set", "random"], sort=False)["load"].first()
+    found = {}
+    for name in dict.fromkeys(sets["set"]):
+        own = by_set[name]
+        others = own.drop(index=0)
+        if len(others):
+            found[str(name)] = (float(own[0]), float(others.min()), float(others.max()))
+    return found
 
 
 def measures_of(study: KnockOutStudy) -> tuple[Measure, ...]:

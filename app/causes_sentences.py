@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,10 @@ import pandas as pd
 from app.causes import LEVEL, KnockOutStudy, Measure, harmful
 from app.sentences import count, escaped, percent
 
-__all__ = ["of_double", "of_knock_outs", "of_runner_up", "of_study"]
+__all__ = ["of_double", "of_knock_outs", "of_loads", "of_runner_up", "of_study"]
+
+MORE_LOAD = 1.1
+"""A set that does more than this times the work of each random set has no like."""
 
 
 def of_study(study: KnockOutStudy) -> str:
@@ -59,6 +62,19 @@ def of_knock_outs(
     return (
         f"{first}{others}. Of {count(len(rows), 'effect')} {len(found)} {'beats' if len(found) == 1 else 'beat'} "
         f"random sets, where chance gives about {expected:.1f}: {verdict}."
+    )
+
+
+def of_loads(study: KnockOutStudy, *, sets: Sequence[str], called: Mapping[str, str]) -> str:
+    """A warning where a set does more work than every random set that it is held up to; else empty."""
+    heavy = [name for name in sets if name in study.loads and study.loads[name][0] > study.loads[name][2] * MORE_LOAD]
+    if not heavy:
+        return ""
+    name = max(heavy, key=lambda each: study.loads[each][0] / study.loads[each][2])
+    own, least, most = study.loads[name]
+    return (
+        f" No sets of like load exist for {escaped(called[name])}: they do {percent(own)} of their layers' work, the "
+        f"random sets {percent(least)} to {percent(most)}, so part of what they cost may be their load."
     )
 
 

@@ -123,6 +123,7 @@ def _effects(trace: RoutingTrace, selection: Selection, study: KnockOutStudy) ->
         ),
         key="causes_effects",
         reading=told.of_knock_outs(table, measure, serves=study.serves, called=called_so)
+        + told.of_loads(study, sets=sets, called=called_so)
         + " Click a dot to select its experts.",
         table=lambda: table,
         definitions=("knock_out",),

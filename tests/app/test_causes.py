@@ -248,6 +248,21 @@ def test_reading_is_silent_where_random_sets_do_as_much() -> None:
     assert "No random sets were measured" in told.of_knock_outs(none, NLL, serves={}, called={"s": "x"})
 
 
+def test_a_set_that_works_more_than_its_random_sets_is_said(runs: Path) -> None:
+    from dataclasses import replace
+
+    (study,) = knock_outs(open_trace(runs / "studied"))
+    own, least, most = study.loads["extractive"]
+    assert least <= most
+    table = stored_studies(open_trace(runs / "studied"), name="knock-out")[0].tables["sets"]
+    assert own == table.query("set == 'extractive' and random == 0")["load"].iloc[0]
+    heavy = replace(study, loads={"extractive": (0.3, 0.1, 0.2)})
+    said = told.of_loads(heavy, sets=["extractive"], called={"extractive": "L00·E1"})
+    assert "they do 30\N{NO-BREAK SPACE}% of their layers' work, the random sets 10\N{NO-BREAK SPACE}% to" in said
+    even = replace(study, loads={"extractive": (0.2, 0.1, 0.2)})
+    assert told.of_loads(even, sets=["extractive"], called={}) == ""
+
+
 def test_both_ways_is_told_from_one_way() -> None:
     row = {"a": "one", "b": "two", "a_on_a": 0.5, "a_on_b": 0.1, "b_on_a": 0.1, "b_on_b": 0.6, "interaction": 0.9}
     double = pd.DataFrame([row | {"low": 0.4, "high": 1.2, "p_value": 1 / 21, "n_random": 20}])
