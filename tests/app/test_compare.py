@@ -162,6 +162,12 @@ def test_twins_of_one_numbering_are_compared_expert_by_expert(compared):
     assert "compare_churn" in charts(page)
 
 
+def test_one_model_recorded_twice_shares_its_numbers(compared):
+    page = compared(planted_trace(seed=1, strength=1.0, **SHAPE), planted_trace(seed=1, **SHAPE), snapshots=False)
+    assert "Both were recorded from one model" in text_of(page)
+    assert "compare_churn" in charts(page)
+
+
 def test_models_of_other_shapes_are_compared_by_what_no_number_enters(compared):
     page = compared(planted_trace(seed=1, **SHAPE | {"n_experts": 6}), planted_trace(seed=1, **SHAPE), snapshots=False)
     said = text_of(page)
