@@ -81,6 +81,12 @@ def of_advice(measures: pd.DataFrame, *, n_devices: int, n_nodes: int, batch_siz
             f"{before}. But half of these prompts make {batches} of {batch_size}, too few to tell a gain from "
             "chance: choose smaller batches, or record more prompts."
         )
+    if row["saved_time_low"] == 0 == row["saved_time_high"]:
+        return (
+            f"**Nothing is gained**: {where[0].lower()}{where[1:]} every map has the same loads, here a slowdown "
+            "bound of "
+            f"{before}, as where each device holds a single expert. Redundant slots, or fewer devices, leave a choice."
+        )
     if (name := advised(measures)) is None:
         return (
             f"**Nothing is gained**: {where[0].lower()}{where[1:]}, no map is faster than the linear one beyond chance "

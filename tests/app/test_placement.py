@@ -197,6 +197,8 @@ def test_advice_follows_the_interval_not_the_figure():
     assert advised(sure) == "balanced"
     assert advised(measures_of({"balanced": (-0.1, 0.9)}, 8)) is None
     assert advised(measures_of({"balanced": (0.2, 0.4)}, 3)) is None
+    fixed = of_advice(measures_of({"balanced": (0.0, 0.0)}, 8), n_devices=4, n_nodes=1, batch_size=4)
+    assert "every map has the same loads" in fixed
     text = of_advice(measures_of({"a*b": (0.01, 0.03)}, 8), n_devices=2, n_nodes=1, batch_size=4)
     assert "**a\\*b**" in text
     assert "too little to move experts for" in text

@@ -8,7 +8,9 @@ const bridges = new WeakMap();
 
 function payload(point) {
   const { x, y, z, customdata, curveNumber } = point;
-  return { x, y, z: z ?? null, customdata: customdata ?? null, curve: curveNumber };
+  // A row of a typed table would travel as an object of its places.
+  const told = ArrayBuffer.isView(customdata) ? Array.from(customdata) : (customdata ?? null);
+  return { x, y, z: z ?? null, customdata: told, curve: curveNumber };
 }
 
 function rangeOf(change, chart) {
