@@ -23,7 +23,8 @@ __all__ = [
 Names = Mapping[str, Sequence[str]]
 
 _AT_MOST = 0.05
-_FDR = "false-discovery rate 5\N{NO-BREAK SPACE}%, over prompts"
+# What `coactivation` and `transitions` call significant: |lift| of half a doubling, and q.
+_FDR = "by 1.4\N{NO-BREAK SPACE}× or more, false-discovery rate 5\N{NO-BREAK SPACE}%, over prompts"
 
 
 def of_single_choices(layer: str, *, dense: bool) -> str:
@@ -79,7 +80,9 @@ def of_strongest_pairs(layers: pd.DataFrame) -> str:
         return "No pair of these layers can be tested."
     n_called, n_tested = int(tested["n_called"].sum()), int(tested["n_tested"].sum())
     if not n_called:
-        return f"Nothing holds up in any of {count(len(tested), 'layer')}, of {count(n_tested, 'pair')} tested."
+        return (
+            f"Nothing holds up in any of {count(len(tested), 'layer')}, of {count(n_tested, 'pair')} tested ({_FDR})."
+        )
     most = tested.loc[(tested["n_called"] / tested["n_tested"]).idxmax()]
     told = f"{n_called:,} of {count(n_tested, 'pair')} of {count(len(tested), 'layer')} hold up ({_FDR})"
     if len(tested) > 1:

@@ -103,13 +103,13 @@ def _matrix(trace: RoutingTrace, selection: Selection, found: Tables, steps: pd.
 
 def _guesses(guesses: pd.DataFrame, steps: pd.DataFrame) -> None:
     if guesses.empty:
-        st.markdown("#### Guessing the next layer")
+        st.markdown("#### Guessing ahead")
         st.markdown(told.of_guesses(pd.DataFrame({"accuracy": []}), guesses=1))
         return
     number = choices.chosen("guesses", _GUESSES)
     rows = guesses[(guesses["guesses"] == int(number)) & guesses["step"].isin(steps["step"])]
     panel(
-        "Guessing the next layer",
+        "Guessing ahead",
         guess_dots(rows, mode=mode()),
         key="together_guesses",
         reading=told.of_guesses(rows, guesses=int(number)),

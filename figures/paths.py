@@ -16,6 +16,7 @@ from figures.theme import Mode
 __all__ = ["common_path_dots", "context_dots", "guess_dots", "pair_dots", "path_dots"]
 
 _LONGEST_NAME = 30
+_CLOSE_TICKS = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0]
 
 
 def pair_dots(table: pd.DataFrame, *, names: Sequence[str], value_title: str, mode: Mode = "light") -> go.Figure:
@@ -37,13 +38,13 @@ def pair_dots(table: pd.DataFrame, *, names: Sequence[str], value_title: str, mo
         number_format=".2f",
         mode=mode,
     )
-    powers = np.arange(-8, 17)
+    # Doublings where there are several, finer where all is close to chance.
+    doublings = [2.0**power for power in range(-8, 17)]
+    ends = table[["lift_low", "lift_high"]].to_numpy(float)
+    close = not (np.abs(np.where(np.isfinite(ends), ends, 0.0)) > 1).any()
+    ticks = _CLOSE_TICKS if close else doublings
     return figure.update_layout(
-        xaxis={
-            "type": "log",
-            "tickvals": (2.0**powers).tolist(),
-            "ticktext": [ratio_text(2.0 ** int(power)) for power in powers],
-        }
+        xaxis={"type": "log", "tickvals": ticks, "ticktext": [ratio_text(tick) for tick in ticks]}
     )
 
 

@@ -60,6 +60,9 @@ def test_pairs_are_drawn_as_factors():
     assert figure.data[0].x.tolist() == [2.0]
     assert (figure.data[0].error_x.arrayminus[0], figure.data[0].error_x.array[0]) == (1.0, 2.0)
     assert figure.layout.xaxis.type == "log"
+    assert "×1.2" not in figure.layout.xaxis.ticktext
+    close = paths.pair_dots(table.assign(lift_high=1.0), names=["a + b"], value_title="factor")
+    assert "×1.2" in close.layout.xaxis.ticktext
 
 
 def test_paths_are_named_with_their_words():
