@@ -47,7 +47,7 @@ def draw_answers(trace: RoutingTrace, selection: Selection) -> None:
         "Use where the answer is right against where it is wrong, within tasks",
         difference_dots(drawn, one="right answers", other="wrong answers", n_shown=_MOST_ROWS, mode=mode()),
         key="tasks_answers",
-        reading=f"{reading} Hollow dots are what chance would give; click one to see that expert.",
+        reading=f"{reading} Filled is beyond chance; click a dot to see that expert.",
         table=lambda: shown,
         definitions=("correctness_link",),
         on_click=lambda click: picked_row(selection, drawn, click),

@@ -22,7 +22,10 @@ __all__ = [
 
 Names = Mapping[str, Sequence[str]] | None
 
-DECIDED_BY_TASK = "The router decides once a task, so prompts of a task repeat it and chance cannot be judged by them."
+DECIDED_BY_TASK = (
+    "Chance cannot be judged here: there is a single task or prompt, or the router decides once a task, so that "
+    "prompts repeat it."
+)
 
 _CONTROLS = {
     "same position": "comparing tokens at the same position",

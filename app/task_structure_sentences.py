@@ -44,6 +44,8 @@ def of_task_clusters(about: pd.Series, sizes: Sequence[int]) -> str:
 def _clusters(about: pd.Series, noun: str, sizes: Sequence[int]) -> str:
     if not is_known(about["value"]) or not about["n_clusters"]:
         return escaped(str(about["note"] or "")) or f"There are no groups among these {noun}."
+    if about["n_clusters"] < 2:
+        return f"By {_FOUND[str(about['method'])]}, these {noun} do not fall into groups."
     clear = about["p_value"] <= 0.05
     many = " and ".join(str(each) for each in sizes) if len(sizes) <= 6 else f"{min(sizes)} to {max(sizes)}"
     text = (

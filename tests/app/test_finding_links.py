@@ -32,7 +32,7 @@ def with_prompts(trace: RoutingTrace, *, scores=None, **columns) -> RoutingTrace
 def by_types() -> RoutingTrace:
     """Sixteen tasks; those of a type share an expert, and one expert of another layer is far too busy."""
     owners = {name: (2, number) for name, number in TYPES.items()}
-    plain = planted_trace(seed=4, specialists=owners, popular={(0, 3): 4.0}, n_tasks=8, n_prompts_a_task=20, n_layers=3)
+    plain = planted_trace(seed=4, specialists=owners, popular={(0, 3): 4.0}, n_tasks=8, n_prompts_a_task=12, n_layers=3)
     halves = np.where(np.arange(plain.n_prompts) % 2, "-odd", "-even")
     return with_prompts(plain, task=plain.prompts["task"] + halves)
 

@@ -12,6 +12,7 @@ from app.jobs import Job, Jobs
 from app.task_feature_table import feature_columns, of_tasks
 from app.task_features import strongest_of
 from routing import RoutingTrace, open_trace, save_trace
+from tests.adapter_traces import task_moe_trace
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
 
@@ -200,9 +201,9 @@ def test_without_scores_the_page_says_so(app_on):
         trace_of([[0, 1]], n_experts=4),
         encoder_decoder_trace(),
         counted(planted_trace(seed=0, **SHAPE)),
-        trace_of([[0], [1], [0]], n_experts=2, prompts=[0, 1, 2], tasks=["a", "b", "c"], unit="prompt"),
+        task_moe_trace(seed=0),
     ],
-    ids=["one token", "encoder–decoder", "counts", "prompts"],
+    ids=["one token", "encoder–decoder", "counts", "a router of tasks"],
 )
 def test_runs_that_say_less_get_a_sentence(app_on, part, trace):
     page = app_on(trace, "tasks", {"part": part, "experts": f"{trace.layers[0]}.E0"})
@@ -211,14 +212,19 @@ def test_runs_that_say_less_get_a_sentence(app_on, part, trace):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_what_is_selected_by_no_prompt_is_said(open_app, part):
-    page = open_app("tasks", {"run": "even", "part": part, "tasks": "facts", "prompts": "spans-000"})
-    assert not page.exception
-    assert "Let go of the tasks or the prompts" in text_of(page)
+def test_a_single_task_draws(open_app, part):
     page = open_app("tasks", {"run": "even", "part": part, "tasks": "facts"})
     assert not page.exception
 
 
+@pytest.mark.parametrize("part", ["controls", "clusters"])
+def test_what_is_selected_by_no_prompt_is_said(open_app, part):
+    page = open_app("tasks", {"run": "even", "part": part, "tasks": "facts", "prompts": "spans-000"})
+    assert not page.exception
+    assert "Let go of the tasks or the prompts" in text_of(page)
+
+
+@pytest.mark.slow
 def test_a_process_of_its_own_answers_alike(tmp_path):
     save_trace(planted_trace(seed=2, **SHAPE), tmp_path / "run")
     trace = open_trace(tmp_path / "run")
