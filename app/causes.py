@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from analysis.stored_studies import StoredStudy, stored_studies
+from analysis.stored_studies import FOLDER, StoredStudy, stored_studies
+from app.runs import Run
 from figures.effects import EffectRow
 from routing import RoutingTrace, expert_name
 
@@ -25,6 +27,7 @@ __all__ = [
     "measures_of",
     "runner_up",
     "shown_groups",
+    "studied_runs",
 ]
 
 LEVEL = 0.05
@@ -142,6 +145,16 @@ def _loads(sets: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
         if len(others):
             found[str(name)] = (float(own[0]), float(others.min()), float(others.max()))
     return found
+
+
+def studied_runs(trace: RoutingTrace, runs: Sequence[Run]) -> list[str]:
+    """Names of other runs of the same model, beside which studies lie: those that ship with a sample model."""
+    model = Path(trace.provenance.model or "").name
+    return [
+        run.name
+        for run in runs
+        if model and run.series == model and run.path != str(trace.path) and (Path(run.path) / FOLDER).is_dir()
+    ]
 
 
 def measures_of(study: KnockOutStudy) -> tuple[Measure, ...]:

@@ -58,9 +58,8 @@ def of_knock_outs(
         else "more than chance alone gives"
     )
     first = _effect(found[0], measure, called=called)
-    others = "" if len(found) == 1 else ", the strongest of those that sets were chosen for first"
     return (
-        f"{first}{others}. Of {count(len(rows), 'effect')} {len(found)} {'beats' if len(found) == 1 else 'beat'} "
+        f"{first}. Of {count(len(rows), 'effect')} {len(found)} {'beats' if len(found) == 1 else 'beat'} "
         f"random sets, where chance gives about {expected:.1f}: {verdict}."
     )
 
@@ -94,9 +93,9 @@ def of_double(double: pd.DataFrame) -> str:
         )
     for row in beyond.drop(index=both.index).to_dict("records"):
         parts.append(
-            f"{escaped(str(row['a']))} and {escaped(str(row['b']))} differ by {row['interaction']:+.3f} "
-            f"({row['low']:+.3f} to {row['high']:+.3f}; p = {row['p_value']:.3f}), but **one way only**: one of the "
-            "two sets harms the other's prompts at least as much as its own"
+            f"Between {escaped(str(row['a']))} and {escaped(str(row['b']))} the sets differ by "
+            f"{row['interaction']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}; p = {row['p_value']:.3f}), but **one way only**: "
+            "one of the two sets harms the other's prompts at least as much as its own"
         )
     if not parts:
         return (

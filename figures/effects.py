@@ -75,7 +75,7 @@ def effect_dots(
             y=np.repeat(y, 3),
             mode="lines",
             line={"width": 9, "color": ink.grid},
-            name="random sets: range",
+            name="random: range",
             hoverinfo="skip",
             showlegend=True,
         )
@@ -84,7 +84,7 @@ def effect_dots(
             y=y,
             mode="markers",
             marker={"symbol": "line-ns", "size": 9, "line": {"width": 2, "color": ink.muted}},
-            name="random sets: mean",
+            name="random: mean",
             hoverinfo="skip",
             showlegend=True,
         )
@@ -125,7 +125,7 @@ def effect_dots(
             for row, bound, more in zip(drawn, bounds, tail, strict=True)
         ],
         hovertemplate="<b>%{text}</b><br>%{customdata[1]}%{customdata[2]}%{customdata[3]}<extra></extra>",
-        name="these experts, with 95 % interval",
+        name="chosen, with 95 %",
         showlegend=bool(np.isfinite(start).any()),
     )
     figure.add_vline(x=0, line={"color": ink.muted, "width": 1, "dash": "dot"})

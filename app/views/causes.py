@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import streamlit as st
 
+from app import cache, choices, state
 from app import causes_sentences as told
-from app import choices, state
 from app.causes import (
     KnockOutStudy,
     called,
@@ -18,11 +18,14 @@ from app.causes import (
     measures_of,
     runner_up,
     shown_groups,
+    studied_runs,
 )
 from app.causes_making import making, watched
 from app.components.plot_bridge import Click
 from app.intervention_panels import effects_panel, exchange_panel
+from app.links import view_link
 from app.panel import empty, mode, panel
+from app.sentences import escaped
 from figures.effects import effect_dots
 from routing import RoutingTrace, Selection
 
@@ -56,6 +59,8 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
             "model answer the prompts again, and compares what they lose with what random experts of the same layers "
             "and like load cost."
         )
+        for name in studied_runs(trace, cache.runs()):
+            view_link("causes", f"What was found with {escaped(name)}, of the same model", run=name)
         making(trace, selection, is_made=is_made)
     _runner_up(trace, selection)
     if sites:

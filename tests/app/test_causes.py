@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from analysis.interventions import Bench, knock_out, runner_up_regret
 from analysis.stored_studies import stored_studies
 from app import causes_sentences as told
-from app.causes import NLL, SCORE, effect_rows, knock_outs
+from app.causes import NLL, SCORE, effect_rows, knock_outs, studied_runs
 from app.studies import KnockOutRequest, model_of, prompts_asked, tasks_of_trace, why_not
 from hooks import Recorder
 from routing import Prompt, RoutingTrace, Task, TaskError, TaskSet, open_trace, save_trace
@@ -216,6 +216,19 @@ def test_prompts_come_from_the_sources_else_from_the_trace(runs: Path) -> None:
         prompts_asked(trace_of([[0, 1]], n_experts=4), (), limit=None, seed=0)
 
 
+def test_studies_of_the_same_model_are_linked(runs: Path, tmp_path: Path) -> None:
+    from app.runs import Run
+
+    def run(name: str, series: str | None) -> Run:
+        return Run(name=name, path=str(tmp_path / name), series=series, step=None, stamp=(0, 0))
+
+    for name in ("tiny-moe/step-2", "other/step-2"):
+        (tmp_path / name / "interventions").mkdir(parents=True)
+    found = [run("tiny-moe/step-1", "tiny-moe"), run("tiny-moe/step-2", "tiny-moe"), run("other/step-2", "other")]
+    assert studied_runs(open_trace(runs / "asked"), found) == ["tiny-moe/step-2"]
+    assert studied_runs(planted_trace(seed=0, **SHAPE), found) == []
+
+
 def test_a_request_is_the_command_that_asks_the_same() -> None:
     request = KnockOutRequest(
         trace="a run", experts=("L00·E1,L01·E2",), serving=("maths",), n_experts=1, ranked_by="r", limit=4, out="x"
@@ -267,8 +280,9 @@ def test_both_ways_is_told_from_one_way() -> None:
     row = {"a": "one", "b": "two", "a_on_a": 0.5, "a_on_b": 0.1, "b_on_a": 0.1, "b_on_b": 0.6, "interaction": 0.9}
     double = pd.DataFrame([row | {"low": 0.4, "high": 1.2, "p_value": 1 / 21, "n_random": 20}])
     assert "**one and two come apart both ways**" in told.of_double(double)
-    assert "one and two differ by +0.900 (+0.400 to +1.200; p = 0.048), but **one way only**" in told.of_double(
-        double.assign(b_on_a=0.7)
+    assert (
+        "Between one and two the sets differ by +0.900 (+0.400 to +1.200; p = 0.048), but **one way only**"
+        in told.of_double(double.assign(b_on_a=0.7))
     )
     assert "No pair comes apart" in told.of_double(double.assign(p_value=0.2))
     assert "no two sets" in told.of_double(double.iloc[:0])
