@@ -94,8 +94,8 @@ def of_double(double: pd.DataFrame) -> str:
     for row in beyond.drop(index=both.index).to_dict("records"):
         parts.append(
             f"Between {escaped(str(row['a']))} and {escaped(str(row['b']))} the sets differ by "
-            f"{row['interaction']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}; p = {row['p_value']:.3f}), but **one way only**: "
-            "one of the two sets harms the other's prompts at least as much as its own"
+            f"{row['interaction']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}; p = {row['p_value']:.3f}), but **one "
+            "way only**: one of the two sets harms the other's prompts at least as much as its own"
         )
     if not parts:
         return (
