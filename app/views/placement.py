@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -140,7 +141,7 @@ def _number(label: str, possible: list[int], *, name: str, default: int, help: s
 
 
 def _with_imported(
-    narrowed: RoutingTrace, study: PlacementStudy, imported: list[Placement], *, options: dict[str, int]
+    narrowed: RoutingTrace, study: PlacementStudy, imported: list[Placement], *, options: dict[str, Any]
 ) -> PlacementStudy:
     """The study with the reader's own maps judged as the others are; nothing of them leaves the session."""
     own = [of_layers(each, narrowed.layers) for each in imported]
@@ -169,7 +170,7 @@ def _measure(measures: pd.DataFrame, *, n_nodes: int) -> None:
     known = _measures(n_nodes)
     measure = choices.chosen("measure", known)
     panel(
-        "Placements on unseen prompts",
+        "On unseen prompts",
         placement_dots(
             measures.rename(index=told.shown_name, level="placement"),
             measure=measure,
@@ -240,7 +241,7 @@ def _loads(
                 ),
                 key="placement_load_linear" if name == "linear" else "placement_load",
                 reading=told.of_devices(load, name=name) + " Click a cell to select the experts that live there.",
-                table=lambda load=load: load.to_dataframe(name="load").dropna().reset_index(),
+                table=lambda load=load: load.to_dataframe(name="load").dropna().reset_index(),  # type: ignore[misc]
                 definitions=("placement_what_if",),
                 on_click=clicked,
             )
