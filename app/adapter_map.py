@@ -11,6 +11,7 @@ import streamlit as st
 from analysis.maps import routing_map
 from analysis.projection import Projection
 from app import cache, map_sentences, state
+from app.components.plot_bridge import row_of
 from app.jobs import Job
 from app.maps import MapQuestion, umap_or_job
 from app.panel import Brush, mode, panel
@@ -111,7 +112,7 @@ def map_panel(
     is_pca = projection.method == "pca"
 
     def brushed(brush: Brush) -> None:
-        on_pick([_row(each) for each in brush.points])
+        on_pick([row_of(each) for each in brush.points])
 
     panel(
         title,
@@ -131,7 +132,7 @@ def map_panel(
         reading=" ".join(filter(None, (*sentences, map_sentences.of_map(projection, noun=noun), projection.note))),
         table=lambda: points.drop(columns=["text"]).assign(color=color.values.to_numpy()),
         definitions=(*definitions, "project", "map_quality"),
-        on_click=lambda click: on_pick([_row(click.customdata)]),
+        on_click=lambda click: on_pick([row_of(click.customdata)]),
         on_brush=brushed,
         controls=controls,
     )
@@ -145,7 +146,3 @@ def pick_adapters(selection: Selection, chosen: Selection) -> None:
         st.toast(said, icon=":material/lasso_select:")
     else:
         state.select(replace(chosen, focus=selection.focus))
-
-
-def _row(customdata: object) -> int:
-    return int(customdata[0] if isinstance(customdata, (list, tuple)) else customdata)  # type: ignore[call-overload]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -103,7 +103,7 @@ def context_panel(
     st.caption(_reading(found, name=name, role=role, order=order))
 
 
-def _context(row) -> Context:  # noqa: ANN001 (a row of itertuples)
+def _context(row: Any) -> Context:
     values = np.array(row.values, dtype=float)
     largest = np.nanmax(values, initial=1e-9)
     share = f"{sentences.count(row.n_tokens, 'token')} of this prompt"

@@ -23,7 +23,8 @@ def types_reading(special: xr.Dataset, *, layer: str, expert: int, over: str) ->
     """
     row = special.sel(layer=layer, expert=expert)
     called = row["significant"].astype(bool) & row["lift"].notnull()
-    more, less = [], []
+    more: list[str] = []
+    less: list[str] = []
     for group in row["group"].values[np.argsort(-row["lift"].fillna(-99).to_numpy())]:
         cell = row.sel(group=group)
         if bool(called.sel(group=group)):

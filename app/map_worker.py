@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from app.maps import make_groups, make_instances, make_map
 from routing import open_trace
 
-_MAKERS = {"map": make_map, "groups": make_groups, "instances": make_instances}
+_MAKERS: dict[str, Callable[..., None]] = {"map": make_map, "groups": make_groups, "instances": make_instances}
 
 
 def main(folder: str, kind: str, path: str, question: str) -> None:

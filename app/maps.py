@@ -100,7 +100,7 @@ def instances_or_job(trace: RoutingTrace, *, seed: int, jobs: Jobs) -> Projectio
     return _read_map(job.folder) if job.state == "done" and job.folder is not None else job
 
 
-def groups_or_job(trace: RoutingTrace, *, values: Values, seed: int, jobs: Jobs) -> PromptGroups | Job:
+def groups_or_job(trace: RoutingTrace, *, values: str, seed: int, jobs: Jobs) -> PromptGroups | Job:
     """Groups of prompts if they were ever found in this trace, else the job that is finding them.
 
     Args:

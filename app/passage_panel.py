@@ -14,7 +14,7 @@ from analysis.passages import passage_routing, token_churn
 from app import cache, choices, state
 from app.components.token_strip import Column, Marks, Passage, Section, token_strip
 from app.panel import data_popover, definitions_popover, empty
-from app.questions import expert_groups
+from app.questions import ExpertGroups, expert_groups
 from app.token_sentences import change_reading, group_reading, passage_reading
 from figures.token_colors import Shading, expert_shading, group_shading, value_shading
 from routing import Focus, LayerFacts, RoutingTrace, Selection, expert_name
@@ -208,7 +208,7 @@ def _short(trace: RoutingTrace, layer: str, expert: int) -> str:
     return expert_name(layer, expert, names=trace.expert_names).removeprefix(f"{layer}·")
 
 
-def _group_names(groups) -> list[str]:  # noqa: ANN001 (ExpertGroups, through the cache)
+def _group_names(groups: ExpertGroups) -> list[str]:
     """Clusters by number, and the type of tasks that they serve beyond chance."""
     names = []
     for group in range(groups.clustering.n_clusters):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -22,10 +22,14 @@ N_OVERHEAD_BATCHES, N_OVERHEAD_ROUNDS = 4, 5
 N_PARAMETERS_A_THREAD = 50_000_000
 
 
+Begun = Literal["loading", "measuring", "recording"]
+"""What a recording begins."""
+
+
 class Watch(Protocol):
     """Who is told how a recording goes: a terminal, or a file that the app reads."""
 
-    def stage(self, name: str) -> None:
+    def stage(self, name: Begun, /) -> None:
         """Told of what begins: "loading", "measuring" or "recording"."""
 
     def measured(self, overhead: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def recording_page(offer: Offer) -> None:
 
 def offer_to_record_anew(offer: Offer, trace: RoutingTrace) -> None:
     """Where a trace did not come to its end: say so, and offer to record it again."""
-    if trace.provenance.complete or (offer.standing is None and offer.model is None):
+    if trace.path is None or trace.provenance.complete or (offer.standing is None and offer.model is None):
         return
     log = Path(trace.path) / "commits.jsonl"
     if is_locked(log):
@@ -113,6 +113,7 @@ def _watch(name: str) -> None:
     if standing is None or not standing.is_alive:
         cache.look_again()
         st.rerun()
+        return
     share = standing.n_prompts / standing.n_prompts_total if standing.n_prompts_total else 0.0
     with st.container(key="progress", gap="xsmall"):
         st.progress(share)

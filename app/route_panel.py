@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -33,7 +33,7 @@ def route_panel(trace: RoutingTrace, selection: Selection, *, tokens: pd.DataFra
         token: row of the token.
         prompt: id of the prompt.
     """
-    options: dict[str, Hashable] = {"position": int(tokens["position"].iloc[token])}
+    options: dict[str, Any] = {"position": int(tokens["position"].iloc[token])}
     if tokens["stack"].nunique() > 1:
         options["stack"] = str(tokens["stack"].iloc[token])
     route = cache.answer(trace, token_route, prompt=prompt, **options)
@@ -57,8 +57,10 @@ def route_panel(trace: RoutingTrace, selection: Selection, *, tokens: pd.DataFra
         # The margins beside the ranks name a layer, and no expert.
         expert = click.customdata[-1] if isinstance(click.customdata, list) and len(click.customdata) == 2 else None
         layer = str(click.y)
-        known = isinstance(expert, int) and layer in trace.layers
-        state.select(replace(selection, experts=((layer, expert),)) if known else selection, layer=layer)
+        if isinstance(expert, int) and layer in trace.layers:
+            state.select(replace(selection, experts=((layer, expert),)), layer=layer)
+        else:
+            state.select(selection, layer=layer)
 
     experts = tuple((str(layer), int(e)) for layer, e in zip(selected["layer"], selected["expert"], strict=True))
 

@@ -153,6 +153,7 @@ def column_types(trace: RoutingTrace) -> dict[Expert, str] | None:
 
 def _preference(special: xr.Dataset) -> xr.DataArray:
     """How far each cell is from the expert's overall use, in doublings; 0 where chance would do."""
-    lift = np.abs(special["lift"]).where(np.isfinite(special["lift"]))
+    lift = abs(special["lift"])
+    lift = lift.where(lift != np.inf)
     called = special["significant"].astype(bool)
     return lift.where(called, 0.0) if bool(called.any()) else lift

@@ -50,8 +50,8 @@ def findings_command(
         return
     for number, finding in enumerate(found, start=1):
         _OUT.print(f"[bold]{number:>2}[/] {escape(printable(finding.sentence))}", soft_wrap=True, highlight=False)
-        told = f"{finding.uncertainty}; q {_q(finding)}; in the app: {link_of(finding, run=run)}"
-        _OUT.print(f"   [dim]{escape(printable(told))}[/]", soft_wrap=True, highlight=False)
+        doubt = f"{finding.uncertainty}; q {_q(finding)}; in the app: {link_of(finding, run=run)}"
+        _OUT.print(f"   [dim]{escape(printable(doubt))}[/]", soft_wrap=True, highlight=False)
     _OUT.print(
         f"Of all that was asked, {len(found)} {'thing holds' if len(found) == 1 else 'things hold'} up at a "
         f"false-discovery rate of {LEVEL:.0%} over the whole list.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -47,10 +48,10 @@ def found_prompts(
         (prompt) · row of `trace.prompts` · in the order of the trace for a text; those with the most finds first for a
         token, those with the largest share of finds for an expert.
     """
-    among = {"tasks": tasks, "prompts": prompts, "outcome": outcome}
+    matching = partial(matching_prompts, trace, tasks=tasks, prompts=prompts, outcome=outcome)
     if not text or kind == "text":
-        return matching_prompts(trace, text=text, **among)
-    rows = np.array(matching_prompts(trace, **among), dtype=np.int64)
+        return matching(text=text)
+    rows = np.array(matching(), dtype=np.int64)
     if kind == "token":
         found = token_occurrences(trace, text=text)[rows].astype(float)
     elif expert is None:

@@ -206,7 +206,7 @@ def _likeness(trace: RoutingTrace) -> None:
     table = cache.answer(trace, adapter_similarity, site=site, most_items=_MOST_ALIKE)
     keys = [str(key) for key in table["key"].values]
     has_prototypes = "prototype" in trace.vectors
-    alike = None
+    of_prototypes: np.ndarray | None = None
     if has_prototypes:
         alike = cache.answer(trace, prototype_similarity)
         # The same tasks in the same order, so that the eye can compare.
@@ -214,14 +214,14 @@ def _likeness(trace: RoutingTrace) -> None:
         places = [keys.index(name) for name in shared]
         table = table.isel(adapter=places, other=places)
         keys = shared
-        alike = alike.sel(prototype=shared, other=shared).to_numpy().copy()
+        of_prototypes = alike.sel(prototype=shared, other=shared).to_numpy().copy()
     if len(sites) > 1:
         with st.container(width=420):
             choices.choose("Adapters at", sites, name="site", default=sites[-1], kind="slider")
     adapters = table.to_numpy().copy()
     pictures = [(f"adapters are at {site}", adapters, "adapters_alike", "adapter_similarity")]
-    if alike is not None:
-        pictures.insert(0, ("prototypes are", alike, "adapters_prototypes", "prototype_similarity"))
+    if of_prototypes is not None:
+        pictures.insert(0, ("prototypes are", of_prototypes, "adapters_prototypes", "prototype_similarity"))
     for column, (what, values, key, definition) in zip(st.columns(len(pictures), gap="large"), pictures, strict=True):
         np.fill_diagonal(values, np.nan)
         with column:
@@ -241,12 +241,12 @@ def _likeness(trace: RoutingTrace) -> None:
                 reading=adapter_sentences.of_cosines(values)
                 + (
                     ""
-                    if alike is not None
+                    if of_prototypes is not None
                     else f" {adapter_sentences.of_sites(cache.answer(trace, distinct_adapters))}"
                 ),
                 table=lambda values=values: pd.DataFrame(values, columns=keys).assign(task=keys),  # type: ignore[misc]
                 definitions=(definition,),
             )
-    if alike is not None:
+    if of_prototypes is not None:
         relations = cache.answer(trace, prototype_relations)
         st.markdown(told.of_prototype_relations(relations, site=site))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -129,7 +130,7 @@ def _lists(trace: RoutingTrace, table: pd.DataFrame, *, names: tuple[str, str]) 
             expert_lines(trace, [_line(row, more_first=name == names[0]) for row in rows.head(_SHOWN).itertuples()])
 
 
-def _line(row, *, more_first: bool) -> tuple[str, int, str, bool]:  # noqa: ANN001 (a row of itertuples)
+def _line(row: Any, *, more_first: bool) -> tuple[str, int, str, bool]:
     more, less = (row.rate_one, row.rate_other) if more_first else (row.rate_other, row.rate_one)
     factor = times(more / less) if less else "only here"
     return str(row.layer), int(row.expert), f"{percent(more)} against {percent(less)} · {factor}", True

@@ -10,6 +10,7 @@ import streamlit as st
 from analysis.maps import routing_clusters, routing_map
 from analysis.projection import Projection
 from app import cache, map_sentences, state
+from app.components.plot_bridge import row_of
 from app.jobs import Job
 from app.links import view_link
 from app.map_adapters import selection_of_adapters
@@ -81,7 +82,7 @@ def _draw(
         if brush.polygons and len(points) > MOST_POINTS:
             pick(inside(points, polygons=brush.polygons).tolist())
         else:
-            pick([_row(each) for each in brush.points])
+            pick([row_of(each) for each in brush.points])
 
     beside = None if projection.method == "pca" else plain.quality
     believed = map_sentences.of_map(projection, noun=of, beside=beside)
@@ -95,13 +96,13 @@ def _draw(
             axis=_AXES[projection.method],
             unit=_UNITS.get(values, "no unit") if projection.method == "pca" else "no unit",
             labels=None if color.is_numeric else kind_labels(points, color.values),
-            picked=picked,
+            picked=picked.tolist(),
         ),
         key=key,
         reading=" ".join(filter(None, (sentence, believed, projection.note))),
         table=lambda: points.drop(columns=["text"]).assign(color=color.values.to_numpy()),
         definitions=_DEFINITIONS[of],
-        on_click=lambda click: pick([_row(click.customdata)]),
+        on_click=lambda click: pick([row_of(click.customdata)]),
         on_brush=brushed,
     )
     st.caption(_parameters(trace, projection, asked))
@@ -187,10 +188,6 @@ def _parameters(trace: RoutingTrace, projection: Projection, asked: Asked) -> st
     if projection.method == "umap":
         parts += [f"{options['n_neighbors']} neighbors", f"least distance {options['min_dist']}"]
     return " · ".join([*parts, f"seed {options['seed']}"])
-
-
-def _row(customdata: object) -> int:
-    return int(customdata[0] if isinstance(customdata, (list, tuple)) else customdata)  # type: ignore[call-overload]
 
 
 def _pick(trace: RoutingTrace, selection: Selection, points: pd.DataFrame, *, of: Mapped) -> None:

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 import xarray as xr
 
@@ -110,7 +111,7 @@ def _map(
     )
 
 
-def _figure(cells: Cells, routes: xr.DataArray, selection: Selection, *, tree: np.ndarray | None):  # noqa: ANN202
+def _figure(cells: Cells, routes: xr.DataArray, selection: Selection, *, tree: np.ndarray | None) -> go.Figure:
     types = dict(zip(map(str, routes["task"].values), map(str, routes["task_type"].values), strict=True))
     return task_expert_heatmap(
         cells,

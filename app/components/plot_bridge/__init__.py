@@ -16,7 +16,7 @@ import streamlit as st
 
 from app.exchange import component_state
 
-__all__ = ["Click", "Range", "Tooltip", "bridge_key", "plot_bridge"]
+__all__ = ["Click", "Range", "Tooltip", "bridge_key", "plot_bridge", "row_of"]
 
 _HERE = Path(__file__).parent
 _mount = st.components.v2.component(
@@ -42,6 +42,11 @@ class Click:
     y: Any
     z: float | None = None
     customdata: Any = None
+
+
+def row_of(customdata: Any) -> int:
+    """The row that a figure stored with a point: alone, or before other things."""
+    return int(customdata[0] if isinstance(customdata, (list, tuple)) else customdata)
 
 
 @dataclass(frozen=True)
