@@ -68,7 +68,7 @@ def _line(selection: Selection, row: Any) -> None:
     text, color = _BADGES[row.level]
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         with st.container(width=64):
-            st.badge(text, color=color)  # type: ignore[arg-type]
+            st.badge(text, color=color)
         st.markdown(escaped(row.sentence), width="stretch")
         st.button(
             "Look",
