@@ -48,7 +48,7 @@ def working_together(trace: RoutingTrace, *, seed: int) -> Family | None:
             strength=0.5 * (1 - 1 / float(ends[0])),
             p_value=p,
             uncertainty=(
-                f"95 % interval from groups of prompts left out; p {p_text(p)} against a draw that keeps both loads "
+                f"95 % interval from blocks of prompts left out; p {p_text(p)} against a draw that keeps both loads "
                 "and never selects an expert twice"
             ),
             view="together",
