@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import xarray as xr
 
+from figures.intervals import interval_bars
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, color_of_task_types, finish
 from routing.selection import expert_name
@@ -110,15 +111,13 @@ def score_dots(
             y=np.flatnonzero(rows),
             mode="markers",
             marker={"size": 10, "color": color, "line": {"width": 1, "color": ink.paper}},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": np.maximum(part["score_high"].to_numpy(float) - score, 0),
-                "arrayminus": np.maximum(score - part["score_low"].to_numpy(float), 0),
-                "color": color,
-                "thickness": 2,
-                "width": 0,
-            },
+            error_x=interval_bars(
+                score,
+                part["score_low"].to_numpy(float),
+                part["score_high"].to_numpy(float),
+                color=color,
+                thickness=2,
+            ),
             text=[plotly_text(str(task)) for task in part.index],
             customdata=np.stack(
                 [

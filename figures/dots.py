@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from figures.intervals import interval_bars
 from figures.pieces import plotly_text
 from figures.theme import INKS, OKABE_ITO, Mode, finish
 
@@ -48,15 +49,7 @@ def interval_dots(
         fill = np.ones(len(names), bool) if strong is None else np.asarray(strong, bool)
         error, custom, tail = None, None, ""
         if low is not None and high is not None and np.isfinite(low).any():
-            error = {
-                "type": "data",
-                "symmetric": False,
-                "array": np.nan_to_num(np.maximum(high - value, 0)),
-                "arrayminus": np.nan_to_num(np.maximum(value - low, 0)),
-                "color": color,
-                "thickness": 1.5,
-                "width": 0,
-            }
+            error = interval_bars(value, low, high, color=color)
             custom = np.stack([low, high], axis=-1)
             tail = f" (95 %: %{{customdata[0]:{number_format}}} to %{{customdata[1]:{number_format}}})"
         figure.add_scatter(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
+from figures.intervals import interval_bars
 from figures.pieces import plotly_text
 from figures.theme import INKS, OKABE_ITO, Mode, finish
 
@@ -110,15 +111,7 @@ def effect_dots(
             "color": [color if row.beyond else ink.paper for row in drawn],
             "line": {"width": 1.5, "color": color},
         },
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": np.nan_to_num(np.maximum(high - value, 0)),
-            "arrayminus": np.nan_to_num(np.maximum(value - low, 0)),
-            "color": color,
-            "thickness": 1.5,
-            "width": 0,
-        },
+        error_x=interval_bars(value, low, high, color=color),
         text=[plotly_text(row.name.strip()) + f"<br>{plotly_text(row.told)}" for row in drawn],
         customdata=[
             [row.about, _number(row.value, number_format), bound, more]

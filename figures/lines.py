@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from figures.grid import thinned
+from figures.intervals import interval_bars
 from figures.pieces import plotly_text
 from figures.theme import INKS, OKABE_ITO, SEQUENTIAL, Mode, finish
 
@@ -197,16 +198,7 @@ def _interval(rows: pd.DataFrame, column: str, *, color: str) -> Mapping[str, ob
     bounds = _bounds(rows, column)
     if bounds is None or not np.isfinite(bounds).any():
         return None
-    value = rows[column].to_numpy(float)
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": np.maximum(np.nan_to_num(bounds[:, 1] - value), 0),
-        "arrayminus": np.maximum(np.nan_to_num(value - bounds[:, 0]), 0),
-        "color": color,
-        "thickness": 1.5,
-        "width": 0,
-    }
+    return interval_bars(rows[column].to_numpy(float), bounds[:, 0], bounds[:, 1], color=color)
 
 
 def _hover(rows: pd.DataFrame, track: Track) -> str:
