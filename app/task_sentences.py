@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from app.questions import ExpertGroups
 from app.sentences import and_list, count, escaped, percent, times
 from routing import expert_name
 
-__all__ = ["of_expert", "of_features", "of_groups", "of_lift", "of_values"]
+__all__ = ["of_expert", "of_features", "of_lift", "of_values"]
 
 
 def of_lift(table: xr.Dataset) -> str:
@@ -100,32 +99,6 @@ def of_values(values: xr.DataArray, *, what: str, names: Mapping[str, Sequence[s
     )
     who = escaped(str(values[values.dims[0]].values[group]))
     return f"The largest cell: {who} sends {percent(float(known[group, layer, expert]))} {what} to **{name}**."
-
-
-def of_groups(groups: ExpertGroups) -> str:
-    """Whether experts fall into groups, and whether those line up with the types of the tasks."""
-    found = groups.clustering
-    if not np.isfinite(found.silhouette):
-        return found.note or "There are too few experts to be grouped."
-    clear = found.p_value <= 0.05
-    text = (
-        f"By the tasks they serve, experts fall into {count(found.n_clusters, 'group')}"
-        + (", more clearly than shuffled ones do" if clear else ", no more clearly than shuffled ones do")
-        + f" (silhouette {found.silhouette:.2f}, shuffled up to {found.null_95:.2f}; "
-        f"found again in redrawn experts: {found.stability:.2f} of 1)."
-    )
-    types = groups.types
-    if types is None or not np.isfinite(types.explained_share):
-        return text
-    verdict = (
-        "so there are experts for types of task here"
-        if types.p_value <= 0.05
-        else "so this run shows no experts for types of task beyond chance"
-    )
-    return (
-        f"{text} The types of the tasks explain {percent(types.explained_share)} of how differently tasks use these "
-        f"groups; types dealt at random explain up to {percent(types.null_95)} (p = {types.p_value:.3f}), {verdict}."
-    )
 
 
 def of_features(table: xr.Dataset) -> str:

@@ -13,12 +13,11 @@ from figures.dots import interval_dots
 from figures.grid import ColorScale, outlines
 from figures.pieces import plotly_text, shown_piece
 from figures.square import matrix_heatmap
-from figures.theme import INKS, OKABE_ITO, Mode, finish
+from figures.theme import Mode
 
 __all__ = [
     "churn_dots",
     "contribution_dots",
-    "device_load_dots",
     "difference_dots",
     "pass_ranges",
     "placement_dots",
@@ -167,46 +166,6 @@ def placement_dots(table: pd.DataFrame, *, measure: str, value_title: str, mode:
         marks={"prompts it was fitted to": fitted[measure].to_numpy(float)},
         mode=mode,
     )
-
-
-def device_load_dots(device_load: xr.DataArray, *, placements: tuple[str, ...], mode: Mode = "light") -> go.Figure:
-    """The load of every device in each layer under some placements, against the mean.
-
-    Args:
-        device_load: (placement, layer, device) · share of the layer's assignments.
-        placements: names of those to draw.
-        mode: light or dark.
-    """
-    figure = go.Figure()
-    layers = [str(layer) for layer in device_load["layer"].values]
-    shifts = np.linspace(-0.18, 0.18, len(placements)) if len(placements) > 1 else np.zeros(1)
-    for number, name in enumerate(placements):
-        load = device_load.sel(placement=name).to_numpy()
-        factor = load / np.nanmean(load, axis=1, keepdims=True)
-        rows, devices = np.nonzero(np.isfinite(factor))
-        figure.add_scatter(
-            x=factor[rows, devices],
-            y=rows + shifts[number],
-            mode="markers",
-            marker={"size": 8, "color": OKABE_ITO[number % len(OKABE_ITO)], "opacity": 0.8},
-            name=plotly_text(name),
-            customdata=devices,
-            text=[plotly_text(layers[row]) for row in rows],
-            hovertemplate="<b>%{text}</b> · device %{customdata}<br>%{x:.2f} times the mean<extra></extra>",
-            showlegend=True,
-        )
-    figure.add_vline(x=1, line={"color": INKS[mode].text, "width": 1.2, "dash": "dot"})
-    figure.update_layout(
-        xaxis={"title": {"text": "load of a device ÷ mean"}, "rangemode": "tozero"},
-        yaxis={
-            "title": {"text": "layer"},
-            "tickvals": list(range(len(layers))),
-            "ticktext": [plotly_text(layer) for layer in layers],
-            "range": [len(layers) - 0.5, -0.5],
-            "zeroline": False,
-        },
-    )
-    return finish(figure, mode=mode, height=105 + max(3, len(layers)) * 26)
 
 
 def token_churn_heatmap(

@@ -10,7 +10,7 @@ from analysis.load import idle_experts, load_balance
 from analysis.scores import task_scores
 from analysis.specialization import specialization
 from app import sentences, task_sentences
-from app.questions import expert_groups, expert_order, task_order
+from app.questions import expert_order, task_order
 from tests.traces import null_trace, planted_trace, trace_of
 
 NB = "\N{NO-BREAK SPACE}"
@@ -126,14 +126,6 @@ def test_types_with_an_expert_of_their_own_are_told_from_those_without():
     assert "For" in said.split("extractive has")[1]
     lone = trace_of([[0], [1]], n_experts=2, prompts=[0, 1], tasks=["a", "b"], task_types={"a": "x", "b": "y"})
     assert "No type is shared" in task_sentences.of_features(feature_correlation(lone))
-
-
-def test_groups_of_experts_are_weighed_against_shuffled_ones():
-    said = task_sentences.of_groups(expert_groups(planted_trace(seed=1)))
-    assert "experts fall into" in said
-    assert "types dealt at random explain up to" in said
-    lone = task_sentences.of_groups(expert_groups(trace_of([[0], [1]], n_experts=2)))
-    assert "too few" in lone
 
 
 def test_orders_hold_every_task_and_expert_once():
