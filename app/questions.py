@@ -49,7 +49,7 @@ class ExpertOrder:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExpertGroups:
-    """Groups of experts that serve the same tasks, and how they line up with the types of the tasks.
+    """Clusters of experts that serve the same tasks, and how they line up with the types of the tasks.
 
     Attributes:
         clustering: the groups.
@@ -80,7 +80,7 @@ def expert_order(trace: RoutingTrace, *, values: Values, layers: tuple[str, ...]
 
 
 def expert_groups(trace: RoutingTrace, *, layers: tuple[str, ...] = (), seed: int = 0) -> ExpertGroups:
-    """Groups of experts by the lift of the tasks they serve."""
+    """Clusters of experts by the lift of the tasks they serve."""
     table = _of_experts(trace, values="lift", layers=layers)
     clustering = clusters(table, seed=seed)
     labels = clustering.labels

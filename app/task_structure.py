@@ -60,13 +60,13 @@ def draw_structure(trace: RoutingTrace, selection: Selection) -> None:
 
 def _experts(trace: RoutingTrace, selection: Selection, found: slow_answers.Tables, *, reading: str) -> None:
     if "types" not in found:
-        st.markdown("#### Groups of experts")
+        st.markdown("#### Clusters of experts")
         st.markdown(reading)
         return
     table = found["types"].set_index(["cluster", "task_type"]).to_xarray()
     table["n_experts"] = table["n_experts"].isel(task_type=0)
     panel(
-        "Groups of experts × types of tasks",
+        "Clusters of experts × types of tasks",
         cluster_type_heatmap(table, mode=mode()),
         key="tasks_types",
         reading=reading,

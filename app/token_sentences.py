@@ -62,7 +62,7 @@ def passage_reading(tokens: pd.DataFrame, experts: pd.DataFrame, *, layer: str, 
 
 
 def group_reading(groups: np.ndarray, *, layer: str, names: Sequence[str]) -> str:
-    """Which groups of experts a passage goes to, in one layer.
+    """Which clusters of experts a passage goes to, in one layer.
 
     Args:
         groups: (token) · group of the first expert, −1 where there is none.

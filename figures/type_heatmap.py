@@ -1,4 +1,4 @@
-"""Groups of experts × types of tasks: are there experts for a type?"""
+"""Clusters of experts × types of tasks: are there experts for a type?"""
 
 from __future__ import annotations
 
