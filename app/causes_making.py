@@ -112,6 +112,7 @@ def _watch(trace: RoutingTrace) -> None:
     standing = standing_of(trace, jobs=cache.studies())
     if standing is None or standing.job.state != "running":
         st.rerun()
+        return
     with st.container(key="study_progress", gap="xsmall"):
         st.progress(standing.n_done / standing.n_total if standing.n_total else 0.0)
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):

@@ -94,8 +94,7 @@ class KnockOutRequest:
     def read(cls, written: str) -> KnockOutRequest:
         """What `written` wrote."""
         told: dict[str, Any] = json.loads(written)
-        lists = {name: tuple(told.pop(name)) for name in ("tasks", "experts", "serving")}
-        return cls(**told, **lists)
+        return cls(**told | {name: tuple(told[name]) for name in ("tasks", "experts", "serving")})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +199,8 @@ def tasks_of_trace(trace: RoutingTrace) -> TaskSet | None:
     table = trace.prompts
     if table.empty or not {"text", "target"} <= set(table.columns):
         return None
-    prompts, metrics = [], {}
+    prompts: list[Prompt] = []
+    metrics: dict[str, tuple[str, Any]] = {}
     for row in table.to_dict("records"):
         options = _list(row.get("options"))
         target = row["target"] if isinstance(row["target"], str) and row["target"] else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from routing import RoutingTrace, Selection, expert_name
 
 __all__ = ["draw_cells"]
 
-_VALUES = ("lift", "rate", "load")
+_VALUES: tuple[Literal["lift", "rate", "load"], ...] = ("lift", "rate", "load")
 _VALUE_NAMES = {"lift": "lift", "rate": "rate", "load": "load"}
 _TITLES = {
     "lift": "Use of each expert against its overall use",
@@ -33,7 +34,7 @@ _DEFINITIONS = {
     "rate": ("activation_rate", "specialization"),
     "load": ("expert_load",),
 }
-_OVER = ("task", "task_type")
+_OVER: tuple[Literal["task", "task_type"], ...] = ("task", "task_type")
 _OVER_NAMES = {"task": "tasks", "task_type": "task types"}
 _ALL_LAYERS = "all layers"
 _MOST_DOUBLINGS = 4.0
@@ -72,7 +73,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         rows=groups[top:bottom],
         columns=experts[left:right],
         muted=muted,
-        details=(np.exp2(special["lift"]), special["rate"], special["q_value"]),
+        details=(2.0 ** special["lift"], special["rate"], special["q_value"]),
     )
     whole = len(groups) == len(trace.tasks) == bottom - top and asked.rows == "clustered" and asked.over == "task"
     figure = task_expert_heatmap(

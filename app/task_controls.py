@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 import xarray as xr
 
@@ -156,7 +157,7 @@ def _switches() -> None:
         )
 
 
-def _heatmap(trace: RoutingTrace, selection: Selection, table: xr.Dataset, *, over: str):  # noqa: ANN202
+def _heatmap(trace: RoutingTrace, selection: Selection, table: xr.Dataset, *, over: str) -> go.Figure:
     values = table["difference"]
     muted = ~table["significant"].astype(bool) & values.notnull() if bool(table["q_value"].notnull().any()) else None
     drawn = cells_of(
