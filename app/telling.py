@@ -35,11 +35,11 @@ def findings_command(
 ) -> None:
     """Say what stands out in a trace: ranked sentences, each beyond chance; silence where nothing holds up."""
     opened = open_trace(trace)
-    run = _run_of(trace)
+    run, other = _run_of(trace), None if before is None else _run_of(before)
     found = findings(opened, before=None if before is None else open_trace(before), seed=seed)
     if as_json:
         # Plain print: no line of a document may be folded to the width of a terminal.
-        told = told_as_json(found, trace=str(trace), digest=opened.digest, seed=seed, run=run)
+        told = told_as_json(found, trace=str(trace), digest=opened.digest, seed=seed, run=run, other=other)
         print(json.dumps(told, indent=2))  # noqa: T201
         return
     if not found:
@@ -50,7 +50,7 @@ def findings_command(
         return
     for number, finding in enumerate(found, start=1):
         _OUT.print(f"[bold]{number:>2}[/] {escape(printable(finding.sentence))}", soft_wrap=True, highlight=False)
-        doubt = f"{finding.uncertainty}; q {_q(finding)}; in the app: {link_of(finding, run=run)}"
+        doubt = f"{finding.uncertainty}; q {_q(finding)}; in the app: {link_of(finding, run=run, other=other)}"
         _OUT.print(f"   [dim]{escape(printable(doubt))}[/]", soft_wrap=True, highlight=False)
     _OUT.print(
         f"Of all that was asked, {len(found)} {'thing holds' if len(found) == 1 else 'things hold'} up at a "
@@ -60,14 +60,20 @@ def findings_command(
 
 
 def told_as_json(
-    found: Sequence[Finding], *, trace: str, digest: str, seed: int, run: str | None = None
+    found: Sequence[Finding],
+    *,
+    trace: str,
+    digest: str,
+    seed: int,
+    run: str | None = None,
+    other: str | None = None,
 ) -> dict[str, Any]:
     """The list as JSON says it: no NaN, and the address that shows each finding."""
     rows = []
     for finding in found:
         row = {name: None if isinstance(value, float) and not math.isfinite(value) else value
                for name, value in asdict(finding).items()}  # fmt: skip
-        rows.append(row | {"link": link_of(finding, run=run)})
+        rows.append(row | {"link": link_of(finding, run=run, other=other)})
     return {
         "format": "routescope-findings/1",
         "trace": trace,
@@ -78,14 +84,18 @@ def told_as_json(
     }
 
 
-def link_of(finding: Finding, *, run: str | None = None) -> str:
+def link_of(finding: Finding, *, run: str | None = None, other: str | None = None) -> str:
     """Address of the view that shows a finding, below that of the app.
 
     Args:
         finding: what is to be shown.
         run: what the app calls the run; the one that it shows by itself, where it is None.
+        other: what it calls the earlier run, for what changed since then.
     """
-    query = urlencode(({} if run is None else {"run": run}) | finding.selection_query | finding.options, safe=",.@%")
+    runs = {} if run is None else {"run": run}
+    if other is not None and finding.view == "compare":
+        runs["other"] = other
+    query = urlencode(runs | finding.selection_query | finding.options, safe=",.@%")
     return f"/{finding.view}?{query}" if query else f"/{finding.view}"
 
 
