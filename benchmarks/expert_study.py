@@ -63,9 +63,9 @@ def _correlation_row(
         "expert": expert_name(layer, expert),
         "r": f"{float(found['r'].sel(here)):.2f}",
         "best of all by chance, 95 %": f"{float(found['null_95']):.2f}",
-        "p": f"{float(found['p_value'].sel(here)):.2f}",
+        "p": _p(float(found["p_value"].sel(here))),
         "use by its prompts ÷ by all": f"{2 ** float(prompt_level['lift']):.2f}",
-        "q over prompts": f"{float(prompt_level['q_value']):.3f}",
+        "q over prompts": _p(float(prompt_level["q_value"])),
     }
 
 
@@ -123,7 +123,8 @@ def knock_out_tables(study: StoredStudy, types: Sequence[str], *, task_types: Ma
         {"a": row["a"], "b": row["b"]} | {name: f"{row[name]:+.3f}" for name in four} | _numbers(row, columns)
         for row in study.tables["double"].to_dict("records")
     ]
-    parts.append(_markdown("Double dissociation", pd.DataFrame(rows)))
+    if rows:
+        parts.append(_markdown("Double dissociation", pd.DataFrame(rows)))
     return "\n".join(parts)
 
 
@@ -134,6 +135,10 @@ def _numbers(row: dict[str, float], columns: Sequence[str]) -> dict[str, str]:
         "random sets": f"{mean:+.3f} [{least:+.3f}, {most:+.3f}]",
         "p": f"{p:.3f}",
     }
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _size(study: StoredStudy) -> int:
