@@ -11,7 +11,7 @@ from app.sentences import count, escaped
 from app.studies import KnockOutRequest, Standing, standing_of, start, why_not
 from routing import RoutingTrace, Selection, expert_name
 
-__all__ = ["making", "watched"]
+__all__ = ["filled_in", "making", "watched"]
 
 _POLL_SECONDS = 1.0
 _SERVING, _CHOSEN = "serving", "selected"
@@ -38,6 +38,13 @@ def watched(trace: RoutingTrace) -> bool:
     return True
 
 
+def filled_in(trace: RoutingTrace) -> str:
+    """What the reader has to fill in behind a command, as far as the app does not know it."""
+    reason = why_not(trace)
+    missing = {"--model": "FOLDER", "--tasks": "TASKS", "--out": "FOLDER"}
+    return "".join(f" {flag} {word}" for flag, word in missing.items() if f"({flag})" in reason)
+
+
 def making(trace: RoutingTrace, selection: Selection, *, is_made: bool) -> None:
     """Let the reader say what is taken out; show the command that does it, and run it.
 
@@ -51,7 +58,7 @@ def making(trace: RoutingTrace, selection: Selection, *, is_made: bool) -> None:
         st.markdown("Select experts (in Tasks, Load or Map) to knock them out.")
         return
     reason = why_not(trace)
-    st.code(_command(request, reason), language="bash", wrap_lines=True)
+    st.code(request.command() + filled_in(trace), language="bash", wrap_lines=True)
     if reason:
         st.markdown(reason)
         return
@@ -99,11 +106,6 @@ def _asked(trace: RoutingTrace, selection: Selection) -> KnockOutRequest | None:
         together = ",".join(expert_name(layer, expert) for layer, expert in selection.experts)
         return replace(common, experts=(together,))
     return replace(common, serving=tuple(groups), n_experts=int(size))
-
-
-def _command(request: KnockOutRequest, reason: str) -> str:
-    missing = {"--model": "FOLDER", "--tasks": "TASKS", "--out": "FOLDER"}
-    return request.command() + "".join(f" {flag} {word}" for flag, word in missing.items() if f"({flag})" in reason)
 
 
 @st.fragment(run_every=_POLL_SECONDS)

@@ -46,9 +46,9 @@ def of_knock_outs(
     found = [row for row in rows if harmful(row, measure)]
     if not found:
         return (
-            f"**Nothing here beats random sets:** of {count(len(rows), 'effect')}, none harms a group of prompts more "
-            f"than all but {percent(LEVEL)} of its {n_random} random sets do, of as many experts and like load. Other "
-            "experts take over."
+            f"**Nothing here beats random sets:** of {count(len(rows), 'effect')}, none is harm beyond that of "
+            f"{count(n_random, 'random set')} of as many experts and like load, with an interval that leaves out 0. "
+            "Other experts take over."
         )
     found.sort(key=lambda row: (serves.get(str(row["set"])) != row["group"], -abs(float(row[measure.change]))))
     expected = float((1 / (1 + groups["n_random"])).sum())
@@ -100,7 +100,7 @@ def of_double(double: pd.DataFrame) -> str:
     if not parts:
         return (
             f"**No pair comes apart:** of {count(len(double), 'pair')} of sets, none harms its own prompts more than "
-            "the other's by more than pairs of random sets do."
+            "the other's beyond pairs of random sets, with an interval that leaves out 0."
         )
     return "; ".join(parts) + "."
 

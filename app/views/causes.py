@@ -20,7 +20,7 @@ from app.causes import (
     shown_groups,
     studied_runs,
 )
-from app.causes_making import making, watched
+from app.causes_making import filled_in, making, watched
 from app.components.plot_bridge import Click
 from app.intervention_panels import effects_panel, exchange_panel
 from app.links import view_link
@@ -176,7 +176,7 @@ def _runner_up(trace: RoutingTrace, selection: Selection) -> None:
             "Would the runner-up have served the token as well? This changes a sample of decisions one at a time, and "
             "keeps the result beside the run:"
         )
-        st.code(f"routescope runner-up {trace.path}", language="bash", wrap_lines=True)
+        st.code(f"routescope runner-up {trace.path}{filled_in(trace)}", language="bash", wrap_lines=True)
         return
     decisions, layers = found
     layers = layers[layers["layer"].isin(selection.layers or trace.layers)]

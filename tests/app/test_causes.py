@@ -178,7 +178,7 @@ def test_where_the_model_is_not_at_hand_the_command_says_what_to_fill_in(app_on)
     page = app_on(planted_trace(seed=0, **SHAPE), "causes")
     assert not page.exception
     assert page.code[0].value.endswith("--limit 12 --model FOLDER")
-    assert "Its model is not where the app looks for models" in text_of(page)
+    assert "The weights of this run are not where the app looks for models" in text_of(page)
     assert not [each for each in page.button if each.key == "knock_out"]
 
 
