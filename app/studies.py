@@ -164,9 +164,7 @@ def why_not(trace: RoutingTrace) -> str:
     if trace.path is None or not os.access(trace.path, os.W_OK):
         return "Results are kept beside the run, and nothing can be written there: give the command a folder (--out)."
     if model_of(trace) is None:
-        return (
-            "The weights of this run are not where the app looks for models: give their folder (--model)."
-        )
+        return "The weights of this run are not where the app looks for models: give their folder (--model)."
     if _sources(trace) is None and not _has_texts(trace):
         return "The run holds no texts with right answers, nor are its tasks at hand: give the command tasks (--tasks)."
     return ""
