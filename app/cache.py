@@ -20,7 +20,7 @@ import streamlit as st
 import xarray as xr
 
 from app.jobs import Jobs
-from app.recordings import Recordings
+from app.recordings.kept import Recordings
 from app.runs import Run, find_runs, places
 from routing import RoutingTrace, Selection
 

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from app.command_options import BatchSize, Device, Limit, Seed
-from app.intervening_commands import intervene_command, knock_out_command, runner_up_command
-from app.recordings import Request
+from app.commands.findings import findings_command
+from app.commands.interventions import intervene_command, knock_out_command, runner_up_command
+from app.commands.options import BatchSize, Device, Limit, Seed
+from app.commands.terminal import RecordingBar, bytes_in_words, info_screen, printable
+from app.recordings.kept import Request
 from app.report.command import report_command
-from app.telling import findings_command
-from app.terminal import RecordingBar, bytes_in_words, info_screen, printable
 from routing import RoutingError, open_trace, pack_trace, read_tasks, summary, verify_trace
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def record(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Torch takes seconds to import, and only recording needs it.
-    from app.recording import recorded
+    from app.recordings.run import recorded
 
     request = Request(
         model=model,

@@ -12,10 +12,10 @@ from streamlit.delta_generator import DeltaGenerator
 from app import cache, choices, sentences, state
 from app.chips import selection_chips, selection_tools
 from app.components.page_watch import page_watch
-from app.model_cards import found_models
-from app.offers import Offer, offers
 from app.panel import mode, panels_shown
-from app.recording_page import offer_to_record_anew, opened, recording_page
+from app.recordings.models import found_models
+from app.recordings.offers import Offer, offers
+from app.recordings.page import offer_to_record_anew, opened, recording_page
 from app.runs import RUNS_VARIABLE, Run
 from app.share import share_popover
 from app.view_list import VIEWS

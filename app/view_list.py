@@ -13,7 +13,7 @@ _EXPERTS, _INSIDE, _SERVING = "Experts and texts", "Inside the model", "Serving"
 
 
 def _view(module: str) -> Render:
-    render: Render = import_module(f"app.views.{module}").render
+    render: Render = import_module(f"app.views.{module}.view").render
     return render
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from app.terminal import bytes_in_words, printable
+from app.commands.terminal import bytes_in_words, printable
 from routing import RecordingError, open_trace
 
 __all__ = ["report_command"]

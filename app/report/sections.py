@@ -12,12 +12,14 @@ from analysis.load import expert_load, idle_experts, load_balance
 from analysis.maps import routing_map, stored_map
 from analysis.scores import task_scores
 from analysis.specialization import specialization
-from app import map_sentences, sentences, task_sentences
-from app.maps import strongest_groups
+from app import sentences
 from app.prompts import prompt_lead
 from app.questions import task_order
 from app.report.parts import Panel, Section
 from app.trust import checks
+from app.views.map import sentences as map_sentences
+from app.views.map.kept import strongest_groups
+from app.views.tasks import sentences as task_sentences
 from figures.bars import feature_dots, score_dots
 from figures.grid import log2_scale
 from figures.heatmap import load_heatmap

@@ -5,7 +5,7 @@ import pytest
 
 import analysis
 from analysis.rates import decided_by_task
-from app import task_sentences
+from app.views.tasks import sentences as task_sentences
 from routing import Selection
 from tests.adapter_traces import TYPES, hyper_moe_trace, pha_trace, task_moe_trace
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from app import cache, map_worker
+from app import cache
+from app.views.map import worker as map_worker
 from routing import save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace
 from tests.app.conftest import text_of

@@ -12,9 +12,9 @@ from streamlit.testing.v1 import AppTest
 
 from analysis.interventions import Bench, knock_out, runner_up_regret
 from analysis.stored_studies import stored_studies
-from app import causes_sentences as told
-from app.causes import NLL, SCORE, effect_rows, knock_outs, studied_runs
-from app.studies import KnockOutRequest, model_of, prompts_asked, tasks_of_trace, why_not
+from app.studies.asked import KnockOutRequest, model_of, prompts_asked, tasks_of_trace, why_not
+from app.views.causes import sentences as told
+from app.views.causes.studies_shown import NLL, SCORE, effect_rows, knock_outs, studied_runs
 from hooks import Recorder
 from routing import Prompt, RoutingTrace, Task, TaskError, TaskSet, open_trace, save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli import cli
-from app.terminal import bytes_in_words, printable
+from app.commands.terminal import bytes_in_words, printable
 from routing import open_trace, save_trace
 from tests.tiny import save_tiny
 from tests.traces import null_trace, planted_trace

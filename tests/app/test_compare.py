@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import comparing
-from app.compare_answers import leave_answers
+from app.views.compare import pairing as comparing
+from app.views.compare.answers import leave_answers
 from routing import RoutingTrace, Selection, open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
 from tests.app.conftest import counted, text_of
@@ -203,7 +203,7 @@ def test_two_stacks_are_compared(compared):
 def test_long_runs_are_compared_beside_the_page(compared, monkeypatch, tmp_path):
     before = planted_trace(seed=1, **SHAPE)
     after = rerouted(before, layer=1)
-    monkeypatch.setattr("app.compare_answers.SLOW_FROM", 1)
+    monkeypatch.setattr("app.views.compare.answers.SLOW_FROM", 1)
     page = compared(before, after)
     assert "read 18 prompts as the very same tokens" not in text_of(page)
     assert any("The two runs are" in caption.value for caption in page.caption)

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from app.expert_knock_out import effects_of, knock_out_reading
-from app.expert_sentences import steps_reading
+from app.views.expert.knock_out import effects_of, knock_out_reading
+from app.views.expert.sentences import steps_reading
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, planted_trace, trace_of

@@ -3,7 +3,8 @@
 import numpy as np
 
 import analysis
-from app import sentences, task_sentences
+from app import sentences
+from app.views.tasks import sentences as task_sentences
 from figures.bars import feature_dots
 from figures.grid import ColorScale
 from figures.heatmap import load_heatmap

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from app.interventions import exchanged_prototypes, of_effects, of_exchange, selection_effects
+from app.views.causes.stored import exchanged_prototypes, of_effects, of_exchange, selection_effects
 from routing import TraceError, open_trace, save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import text_of

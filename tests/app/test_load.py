@@ -170,7 +170,7 @@ def test_parts_say_calmly_what_a_run_does_not_tell(app_on, tmp_path, part):
 
 
 def test_a_slow_answer_leaves_the_page_usable(open_app, causes, monkeypatch):
-    monkeypatch.setattr("app.load_verdicts._MOST_AT_ONCE", 0)
+    monkeypatch.setattr("app.views.load.verdicts._MOST_AT_ONCE", 0)
     page = open_app("load", {"run": "caused"}, runs=causes)
     assert not page.exception
     assert "The load is being checked" in text_of(page)

@@ -10,11 +10,11 @@ import pytest
 from analysis.maps import routing_map
 from app import cache
 from app.jobs import Job, Jobs
-from app.map_adapters import selection_of_adapters
-from app.map_points import color_of, described, picked_rows
-from app.map_sentences import of_map
-from app.map_tokens import token_contexts
-from app.maps import MapQuestion, groups_or_job, make_groups, strongest_groups, umap_or_job
+from app.views.map.adapters import selection_of_adapters
+from app.views.map.kept import MapQuestion, groups_or_job, make_groups, strongest_groups, umap_or_job
+from app.views.map.points import color_of, described, picked_rows
+from app.views.map.sentences import of_map
+from app.views.map.tokens import token_contexts
 from routing import Selection, open_trace, save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace
 from tests.app.conftest import counted, text_of
@@ -106,7 +106,7 @@ def test_two_layouts_of_the_same_items_stand_side_by_side(open_app, monkeypatch)
         made["question"] = question
         return routing_map(trace, method="pca", **options)
 
-    monkeypatch.setattr("app.views.map.umap_or_job", at_once)
+    monkeypatch.setattr("app.views.map.view.umap_or_job", at_once)
     page = open_app("map", {"run": "even", "layout": "both", "of": "token", "size": "1000"})
     assert not page.exception
     assert [each.key for each in page.get("plotly_chart")] == ["map_token", "map_token_beside"]

@@ -9,11 +9,11 @@ import pytest
 from analysis.capacity import capacity_drops
 from analysis.placement_study import placement_what_if
 from analysis.placements import linear_placement, read_placement
-from app.placement_files import map_files
-from app.placement_questions import FACTORS, capacity_of_tables, capacity_tables, study_of_tables, tables_of_study
-from app.placement_sentences import advised, of_advice
 from app.slow_answers import leave
-from app.views.placement import devices_that_work
+from app.views.placement.files import map_files
+from app.views.placement.questions import FACTORS, capacity_of_tables, capacity_tables, study_of_tables, tables_of_study
+from app.views.placement.sentences import advised, of_advice
+from app.views.placement.view import devices_that_work
 from routing import RoutingTrace, save_trace
 from tests.adapter_traces import pha_trace, task_moe_trace
 from tests.app.conftest import counted, text_of

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.record_worker import Ledger, put_aside, record
-from app.recordings import HOME, Recordings, Request, Standing, is_locked, lock_of, standing_of, write_json
+from app.recordings.kept import HOME, Recordings, Request, Standing, is_locked, lock_of, standing_of, write_json
+from app.recordings.worker import Ledger, put_aside, record
 from routing import RecordingError, RoutingTrace, open_trace, save_trace
 from tests.tiny import save_tiny
 from tests.traces import planted_trace
@@ -143,7 +143,7 @@ def test_a_recording_ends_with_the_app_that_started_it(tmp_path, asked):
     code = f"""
 import json, sys, time
 from pathlib import Path
-from app.recordings import Recordings, read_request
+from app.recordings.kept import Recordings, read_request
 recordings = Recordings(Path({str(tmp_path)!r}))
 recordings.start("one", read_request(Path({str(tmp_path)!r})))
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.route_snapshots import route_snapshots
+from app.views.routes.snapshots import route_snapshots
 from routing import RoutingTrace, TraceError
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import text_of

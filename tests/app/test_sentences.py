@@ -9,8 +9,9 @@ from analysis.experts import expert_profile
 from analysis.load import idle_experts, load_balance
 from analysis.scores import task_scores
 from analysis.specialization import specialization
-from app import sentences, task_sentences
+from app import sentences
 from app.questions import expert_order, task_order
+from app.views.tasks import sentences as task_sentences
 from tests.traces import null_trace, planted_trace, trace_of
 
 NB = "\N{NO-BREAK SPACE}"

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import slow_answers, task_questions
+from app import slow_answers
 from app.jobs import Job, Jobs
-from app.task_feature_table import feature_columns, of_tasks
-from app.task_features import strongest_of
+from app.views.tasks import questions as task_questions
+from app.views.tasks.feature_table import feature_columns, of_tasks
+from app.views.tasks.features import strongest_of
 from routing import RoutingTrace, open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
 from tests.app.conftest import counted, text_of

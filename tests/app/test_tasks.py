@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from app.components.plot_bridge import Range
-from app.task_table import Asked, Window
+from app.views.tasks.table import Asked, Window
 from figures.cells import cells_of
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app import path_sentences, together_sentences
-from app.together_tables import common_tables, pair_tables, path_tables, stay_tables, step_tables, windows_of
+from app.views.together import path_sentences
+from app.views.together import sentences as together_sentences
+from app.views.together.tables import common_tables, pair_tables, path_tables, stay_tables, step_tables, windows_of
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import counted, text_of

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.prompts import choices_around, matching_prompts, outcome_of, prompt_lead
-from app.token_search import asked_expert, found_prompts
+from app.views.tokens.search import asked_expert, found_prompts
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace
 from tests.app.conftest import counted, text_of

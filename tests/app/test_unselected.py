@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.unselected_sentences import of_near_ties
+from app.views.unselected.sentences import of_near_ties
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import text_of

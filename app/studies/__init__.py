@@ -1,0 +1,1 @@
+"""Knock-outs that are made from the command line or in the app."""
