@@ -61,7 +61,7 @@ def test_adapters_of_selected_sets_are_elsewhere_and_a_plain_run_has_none(app_on
     save_trace(planted_trace(seed=0, n_prompts_a_task=2), tmp_path / "plain" / "run")
     plain = open_app("adapters", runs=tmp_path / "plain")
     assert not plain.exception
-    assert "PHA does: choose its sample" in text_of(plain)
+    assert "PHA does: choose a run of one" in text_of(plain)
 
 
 def test_a_umap_of_examples_is_asked_of_the_worker_that_makes_maps(app_on):

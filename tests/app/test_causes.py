@@ -74,7 +74,7 @@ def test_a_stored_study_is_drawn_and_told(open_app, runs: Path) -> None:
     assert "2 sets of 1 to 2 experts · 9 prompts · 3 random sets each" in said
     assert "What each group of prompts loses without these experts" in said
     # of three random sets none can be beaten at one in twenty
-    assert "Nothing here beats random sets" in said
+    assert "Nothing here harms more than random sets" in said
     assert "No pair comes apart" in said
     assert "the runner-up would have made the next token likelier in" in said
     study = open_trace(runs / "studied")
@@ -250,13 +250,13 @@ def effects(change: float, p_value: float, *, n: int = 6) -> pd.DataFrame:
 
 def test_reading_is_silent_where_random_sets_do_as_much() -> None:
     said = told.of_knock_outs(effects(0.5, 0.5), NLL, serves={}, called={"s": "L00·E1"})
-    assert "Nothing here beats random sets" in said
+    assert "Nothing here harms more than random sets" in said
     said = told.of_knock_outs(effects(0.5, 1 / 21), NLL, serves={"s": "g0"}, called={"s": "L00·E1"})
     assert "Without L00·E1, **g0** loses 0.500 nats a token (95\N{NO-BREAK SPACE}%: +0.400 to +0.600; random" in said
     assert "Of 6 effects 1 beats random sets, where chance gives about 0.3: which chance alone may give" in said
     # a gain is no harm, however rare, nor is what prompts do not agree on
-    assert "Nothing here beats" in told.of_knock_outs(effects(0.05, 1 / 21), NLL, serves={}, called={"s": "x"})
-    assert "Nothing here beats" in told.of_knock_outs(effects(-0.5, 1 / 21), NLL, serves={}, called={"s": "x"})
+    assert "Nothing here harms more" in told.of_knock_outs(effects(0.05, 1 / 21), NLL, serves={}, called={"s": "x"})
+    assert "Nothing here harms more" in told.of_knock_outs(effects(-0.5, 1 / 21), NLL, serves={}, called={"s": "x"})
     none = effects(0.5, np.nan).assign(n_random=0)
     assert "No random sets were measured" in told.of_knock_outs(none, NLL, serves={}, called={"s": "x"})
 

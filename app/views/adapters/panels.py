@@ -36,7 +36,7 @@ def adapter_panels(trace: RoutingTrace, selection: Selection) -> None:
         st.subheader("Adapters made from unselected experts", anchor=False)
         empty(
             "This run's model makes none.",
-            "HyperMoE does: choose its sample in the run picker, or record a HyperMoE model of your own.",
+            "HyperMoE does: choose a run of one in the run picker, or record a HyperMoE model of your own.",
         )
         return
     if made:

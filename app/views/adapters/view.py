@@ -47,7 +47,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     if not made and not {"instance", "prototype"} & vectors:
         empty(
             "This run's model makes no adapters for tasks or texts.",
-            "PHA does: choose its sample in the run picker, or record a PHA model of your own.",
+            "PHA does: choose a run of one in the run picker, or record a PHA model of your own.",
         )
         return
     if "instance" in vectors:

@@ -46,8 +46,8 @@ def of_knock_outs(
     found = [row for row in rows if harmful(row, measure)]
     if not found:
         return (
-            f"**Nothing here beats random sets:** of {count(len(rows), 'effect')}, none is harm beyond that of "
-            f"{count(n_random, 'random set')} of as many experts and like load, with an interval that leaves out 0. "
+            f"**Nothing here harms more than random sets:** of {count(len(rows), 'effect')}, none is harm beyond that "
+            f"of {count(n_random, 'random set')} of as many experts and like load, with an interval that leaves out 0. "
             "Other experts take over."
         )
     found.sort(key=lambda row: (serves.get(str(row["set"])) != row["group"], -abs(float(row[measure.change]))))

@@ -134,9 +134,7 @@ def of_measure(measures: pd.DataFrame, measure: str) -> str:
     fitted = measures.xs("fitted", level="part")
     luck = (float(fitted.loc[best, measure]) - float(judged.loc[best, measure])) * (1 if more_is_better else -1)
     if best != "linear" and luck > 0.005 * abs(float(judged.loc[best, measure])):
-        told += (
-            f". On the prompts that it was fitted to it looked better ({fitted.loc[best, measure]:.2f}): that is luck"
-        )
+        told += f". On the prompts that it was fitted to it looks better, {fitted.loc[best, measure]:.2f}, as fits do"
     return told + "."
 
 

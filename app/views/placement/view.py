@@ -14,7 +14,7 @@ from analysis.placements import Placement
 from app import choices, slow_answers, state
 from app.components.plot_bridge import Click
 from app.panel import data_popover, definitions_popover, empty, mode, panel
-from app.sentences import escaped
+from app.sentences import count, escaped
 from app.views.placement import questions as placement_questions
 from app.views.placement import sentences as told
 from app.views.placement.capacity import capacity_panels
@@ -199,9 +199,11 @@ def _all_measures(measures: pd.DataFrame, *, n_nodes: int) -> None:
         definitions_popover(("placement_what_if",), key="placement_table")
         data_popover(lambda: measures.reset_index(), key="placement_table")
     st.dataframe(told.table_of(measures, _measures(n_nodes)), height="content")
+    n_batches = measures.attrs["n_batches"]
+    sure = "; 95\N{NO-BREAK SPACE}% intervals from drawing batches again" if n_batches > 1 else ", so no interval"
     st.caption(
-        f"Unseen prompts, {measures.attrs['n_batches']} batches; 95\N{NO-BREAK SPACE}% intervals from drawing batches "
-        "again. Bounds and worst pass: lower is better, 1 is even. Balancedness: higher is better, 1 is even."
+        f"Unseen prompts, {count(n_batches, 'batch', plural='batches')}{sure}. "
+        "Bounds and worst pass: lower is better, 1 is even. Balancedness: higher is better, 1 is even."
     )
 
 

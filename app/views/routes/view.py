@@ -46,7 +46,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     if trace.unit != "prompt":
         empty(
             "The routers of this run decide token by token, not once for a task.",
-            "Task-level MoE decides by task: choose its sample in the run picker. For this run:",
+            "Task-level MoE decides by task: choose a run of one in the run picker. For this run:",
         )
         view_link("tasks", "Which experts serve which tasks?", icon=":material/grid_on:")
         return
