@@ -57,8 +57,9 @@ def choose(
         picked = st.session_state[key]
         set_options(**{name: None if picked is None or picked == fallback else text(picked)})
 
-    _seed(key, value)
+    default_of = {"segmented": "default", "slider": "value", "select": "index"}[kind]
     common: dict[str, Any] = {
+        **_seed(key, value, **{default_of: list(choices).index(value) if kind == "select" else value}),
         "key": key,
         "on_change": changed,
         "format_func": shown or text,
@@ -98,7 +99,7 @@ def choose_several(
         label_visibility: "visible", "hidden" or "collapsed".
     """
     on = [choice for choice in choices if choice in set(chosen)]
-    _seed(key, on)
+    seeded = _seed(key, on, default=on)
     # A task's name comes from a file: Streamlit would read Markdown in it, and fetch the pictures that it names.
     st.pills(
         escaped(label),
@@ -108,6 +109,7 @@ def choose_several(
         format_func=lambda choice: escaped(shown(choice)),
         label_visibility=label_visibility,
         on_change=lambda: on_change(tuple(st.session_state[key])),
+        **seeded,
     )
 
 
@@ -132,7 +134,7 @@ def choose_one(
         shown: a choice as the page writes it.
         label_visibility: "visible", "hidden" or "collapsed".
     """
-    _seed(key, chosen)
+    seeded = _seed(key, chosen, index=list(choices).index(chosen))
     st.selectbox(
         label,
         list(choices),
@@ -140,6 +142,7 @@ def choose_one(
         format_func=shown,
         label_visibility=label_visibility,
         on_change=lambda: on_change(st.session_state[key]),
+        **seeded,
     )
 
 
@@ -155,8 +158,8 @@ def search(label: str, *, name: str, placeholder: str = "") -> str:
     def changed() -> None:
         set_options(**{name: st.session_state[key].strip() or None})
 
-    _seed(key, value)
-    st.text_input(label, key=key, on_change=changed, placeholder=placeholder)
+    seeded = _seed(key, value, value=value)
+    st.text_input(label, key=key, on_change=changed, placeholder=placeholder, **seeded)
     return value
 
 
@@ -174,11 +177,20 @@ def toggle(label: str, *, name: str, default: bool = False, help: str | None = N
         on = bool(st.session_state[key])
         set_options(**{name: None if on == default else str(int(on))})
 
-    _seed(key, value)
-    st.toggle(label, key=key, on_change=changed, help=help)
+    seeded = _seed(key, value, value=value)
+    st.toggle(label, key=key, on_change=changed, help=help, **seeded)
     return value
 
 
-def _seed(key: str, value: Any) -> None:
-    if key not in st.session_state or st.session_state[key] != value:
-        st.session_state[key] = value
+def _seed(key: str, shown: Any, **default: Any) -> dict[str, Any]:
+    """Set a widget to what the URL says.
+
+    Returns:
+        its default for Streamlit: the same, so that a widget whose state was dropped on the way (a run that was
+        cut short) is not taken for one that the reader set to the first choice; empty where it was set just now,
+        as Streamlit warns of both at once.
+    """
+    if key not in st.session_state or st.session_state[key] != shown:
+        st.session_state[key] = shown
+        return {}
+    return default

@@ -132,12 +132,13 @@ def _task_filter(trace: RoutingTrace, selection: Selection) -> None:
         by_type.setdefault(kind or "other", []).append(task)
     with st.popover(label, icon=":material/filter_alt:", key="filter_tasks"):
         for kind, tasks in by_type.items():
-            others = tuple(task for task in selection.tasks if task not in tasks)
 
-            def chosen(picked: tuple[str, ...], others: tuple[str, ...] = others) -> None:
-                together = {*others, *picked}
+            def chosen(picked: tuple[str, ...], tasks: list[str] = tasks) -> None:
+                # What is selected now: quick clicks on several lists come in one run, after one drawing of the page.
+                now = state.look(trace).selection
+                together = {*picked, *(task for task in now.tasks if task not in tasks)}
                 ordered = tuple(task for task in trace.tasks if task in together)
-                state.select(replace(selection, tasks=ordered))
+                state.select(replace(now, tasks=ordered))
 
             choices.choose_several(kind, tasks, key=f"tasks_{kind}", chosen=selection.tasks, on_change=chosen)
 
@@ -147,7 +148,7 @@ def _layer_filter(trace: RoutingTrace, selection: Selection) -> None:
     label = f"Layers · {n_chosen} of {len(trace.layers)}" if n_chosen else f"Layers · all {len(trace.layers)}"
 
     def chosen(picked: tuple[str, ...]) -> None:
-        state.select(replace(selection, layers=picked))
+        state.select(replace(state.look(trace).selection, layers=picked))
 
     with st.popover(label, icon=":material/layers:", key="filter_layers"):
         choices.choose_several(

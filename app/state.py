@@ -199,7 +199,9 @@ def _query() -> dict[str, str]:
     seen = dict(st.query_params)
     superseded, latest = st.session_state.get(_WRITES, ({}, {}))
     since = superseded.get(frozenset(seen.items()))
-    return dict(latest) if since is not None and time.monotonic() - since < _STALE_SECONDS else seen
+    late = since is not None and time.monotonic() - since < _STALE_SECONDS
+    # No link of the app drops the whole query; a run without any, after a write that left some, has lost it.
+    return dict(latest) if late or not seen else seen
 
 
 def _write(changes: Mapping[str, str | None]) -> None:

@@ -30,7 +30,7 @@ def test_every_moe_run_has_margins_ties_and_runners_up(open_app):
     assert "half have a margin under" in said
     assert "Most ties (margin at most 0.01) are in" in said
     assert "independence" in said
-    assert "HyperMoE does: choose its sample" in said
+    assert "HyperMoE does: choose a run of one" in said
 
 
 def test_ties_and_layer_are_part_of_the_address(open_app):
