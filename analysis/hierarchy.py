@@ -30,14 +30,16 @@ class Order:
 
     Attributes:
         order: places of all items, like ones beside each other; items without any number come last.
-        linkage: tree over the items as they stand in the table, as scipy writes it; None where items were left out
-            or there are too many of them, or only one.
+        linkage: tree over its leaves, as scipy writes it; None where there are fewer than two.
+        leaf: of each item, its leaf of the tree: a leaf is one item, or a cluster of them where there are too many;
+            −1 for items without any number.
         n_left_out: items without any number.
         exact: whether the order is the best one for the tree; False where clusters were ordered instead.
     """
 
     order: np.ndarray
     linkage: np.ndarray | None
+    leaf: np.ndarray
     n_left_out: int
     exact: bool
 
@@ -77,15 +79,18 @@ def hierarchical_order(
     n_items = int(np.asarray(table).shape[_number(table, axis=axis)])
     left_out = np.setdiff1d(np.arange(n_items), kept)
     linkage, exact = None, True
+    leaf = np.full(n_items, -1)
+    leaf[kept] = np.arange(len(kept))
     if len(kept) < 2:
         inner = np.arange(len(kept))
     elif len(kept) <= MOST_LEAVES:
-        tree = _tree(values, metric=metric, method=method)
-        inner = _leaves(tree)
-        linkage = tree if not len(left_out) else None
+        linkage = _tree(values, metric=metric, method=method)
+        inner = _leaves(linkage)
     else:
-        inner, exact = _by_centroids(values, metric=metric, method=method), False
-    return Order(order=np.concatenate([kept[inner], left_out]), linkage=linkage, n_left_out=len(left_out), exact=exact)
+        exact = False
+        inner, linkage, leaf[kept] = _by_centroids(values, metric=metric, method=method)
+    order = np.concatenate([kept[inner], left_out])
+    return Order(order=order, linkage=linkage, leaf=leaf, n_left_out=len(left_out), exact=exact)
 
 
 def _number(table: xr.DataArray | pd.DataFrame, *, axis: str | int) -> int:
@@ -123,7 +128,8 @@ def _leaves(tree: np.ndarray) -> np.ndarray:
     return leaves
 
 
-def _by_centroids(values: np.ndarray, *, metric: Metric, method: Method) -> np.ndarray:
+def _by_centroids(values: np.ndarray, *, metric: Metric, method: Method) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places in order, the tree of the centroids, and the centroid of each item."""
     from sklearn.cluster import KMeans
 
     if metric != "euclidean":
@@ -131,10 +137,11 @@ def _by_centroids(values: np.ndarray, *, metric: Metric, method: Method) -> np.n
         values = values / np.where(length > 0, length, 1.0)
     found = KMeans(n_clusters=N_CENTROIDS, n_init=1, max_iter=20, random_state=0).fit(values)
     centers = found.cluster_centers_
-    order = _leaves(_tree(centers, metric=metric, method=method))
+    tree = _tree(centers, metric=metric, method=method)
+    order = _leaves(tree)
     parts = []
     for place, center in enumerate(order):
         members = np.flatnonzero(found.labels_ == center)
         before, after = centers[order[max(place - 1, 0)]], centers[order[min(place + 1, len(order) - 1)]]
         parts.append(members[np.argsort(values[members] @ (after - before), kind="stable")])
-    return np.concatenate(parts)
+    return np.concatenate(parts), tree, found.labels_

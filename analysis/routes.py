@@ -250,7 +250,7 @@ def route_grouping(
     return RouteGrouping(
         labels=labels,
         agreement=agreement(cluster, types, n_permutations=n_permutations, seed=seed),
-        order=Order(order=order, linkage=tree, n_left_out=0, exact=True),
+        order=Order(order=order, linkage=tree, leaf=np.arange(len(order)), n_left_out=0, exact=True),
         embedding=embedding,
     )
 

@@ -11,6 +11,7 @@ import xarray as xr
 from figures.grid import ColorScale, add_hatch, add_heatmap, log2_scale, outlines, thinned
 from figures.pieces import plotly_text
 from figures.theme import INKS, Mode, finish
+from figures.trees import Tree, add_row_tree
 from routing.selection import expert_name
 
 __all__ = ["layer_expert_heatmap", "load_heatmap"]
@@ -18,6 +19,7 @@ __all__ = ["layer_expert_heatmap", "load_heatmap"]
 _MOST_TICKS = 32
 # Lower, and the color bar has no room for its ticks.
 _LEAST_PIXELS = 150
+_TREE_WIDTH = 0.055
 
 
 def load_heatmap(
@@ -26,6 +28,8 @@ def load_heatmap(
     exists: xr.DataArray,
     selected: Iterable[tuple[str, int]] = (),
     beside: xr.DataArray | None = None,
+    order: np.ndarray | None = None,
+    row_tree: Tree | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
     mode: Mode = "light",
     largest_factor: float = 8.0,
@@ -39,6 +43,8 @@ def load_heatmap(
         exists: (layer, expert) · which experts a layer has.
         selected: experts to frame, as (layer, expert).
         beside: the load of another run that is drawn on the same scale.
+        order: (layer, place) · which expert stands at each place of a layer; by number where it is None.
+        row_tree: who joins whom among the layers, drawn at the right.
         names: names of the experts of a layer, as in `trace.expert_names`.
         mode: light or dark.
         largest_factor: the scale ends here at the latest.
@@ -57,8 +63,10 @@ def load_heatmap(
         + ("weight" if load.attrs.get("measure") == "routed weight" else "assignments"),
         names=names,
         customdata=np.stack([factor, share], axis=-1).astype(np.float32),
+        order=order,
+        row_tree=row_tree,
     )
-    rows, columns = np.nonzero(idle)
+    rows, columns = np.nonzero(idle if order is None else np.take_along_axis(idle, order, axis=1))
     if len(rows):
         figure.add_scatter(
             x=columns,
@@ -81,10 +89,12 @@ def layer_expert_heatmap(
     customdata: np.ndarray | None = None,
     muted: np.ndarray | None = None,
     selected: Iterable[tuple[str, int]] = (),
+    order: np.ndarray | None = None,
+    row_tree: Tree | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
     mode: Mode = "light",
 ) -> go.Figure:
-    """A number for each expert, layers downward in the order of the model.
+    """A number for each expert, layers downward in the order of the table.
 
     Cell positions count rows and columns from 0, which is also what a click reports.
 
@@ -96,45 +106,53 @@ def layer_expert_heatmap(
         customdata: layers × experts × fields, for the hover.
         muted: layers × experts, which cells recede.
         selected: experts to frame, as (layer, expert).
+        order: (layer, place) · which expert stands at each place of a layer; by number where it is None.
+        row_tree: who joins whom among the layers, drawn at the right.
         names: names of the experts of a layer, as in `trace.expert_names`.
         mode: light or dark.
     """
     table = table.transpose("layer", "expert")
+    shown_LE = np.broadcast_to(np.arange(table.sizes["expert"]), table.shape) if order is None else order
     layers = [plotly_text(str(label)) for label in table["layer"].values]
     n_experts = table.sizes["expert"]
     figure = go.Figure()
-    absent = ~exists.transpose("layer", "expert").to_numpy()
+    absent = np.take_along_axis(~exists.transpose("layer", "expert").to_numpy(), shown_LE, axis=1)
+    values = np.take_along_axis(table.to_numpy(), shown_LE, axis=1)
     add_heatmap(
         figure,
-        table.to_numpy(),
+        values,
         hover=hover,
-        customdata=customdata,
-        muted=muted,
+        customdata=None if customdata is None else np.take_along_axis(customdata, shown_LE[..., None], axis=1),
+        muted=None if muted is None else np.take_along_axis(muted, shown_LE, axis=1),
         gaps=(1, 1) if n_experts <= 128 else (0, 1),
     )
     # The hover names the expert, so the names travel with the cells.
     texts = np.array(
         [
-            [plotly_text(expert_name(str(label), expert, names=names)) for expert in range(n_experts)]
-            for label in table["layer"].values
+            [plotly_text(expert_name(str(label), int(expert), names=names)) for expert in row]
+            for label, row in zip(table["layer"].values, shown_LE, strict=True)
         ],
         dtype=object,
     )
     for cells in figure.data:
         cells.text = texts
     add_hatch(figure, absent, mode=mode, name="not in this layer")
-    add_hatch(figure, ~absent & ~np.isfinite(table.to_numpy()), mode=mode, name="no tokens")
+    add_hatch(figure, ~absent & ~np.isfinite(values), mode=mode, name="no tokens")
     numbers = {str(label): row for row, label in enumerate(table["layer"].values)}
-    picked = [(expert, expert, numbers[layer], numbers[layer]) for layer, expert in selected if layer in numbers]
+    picked = []
+    for layer, expert in selected:
+        if layer in numbers:
+            place = int(np.flatnonzero(shown_LE[numbers[layer]] == expert)[0])
+            picked.append((place, place, numbers[layer], numbers[layer]))
     shown = thinned(layers, most=_MOST_TICKS)
     ticks = thinned([str(number) for number in range(n_experts)], most=_MOST_TICKS)
     figure.update_layout(
         coloraxis=scale.layout(mode),
         shapes=outlines(picked, mode=mode),
         xaxis={
-            "title": {"text": "expert"},
+            "title": {"text": "expert" if order is None else "place in the order of the layer"},
             "tickvals": ticks,
-            "ticktext": [str(tick) for tick in ticks],
+            "ticktext": [str(tick if order is None else tick + 1) for tick in ticks],
             "range": [-0.5, n_experts - 0.5],
             "showgrid": False,
             "zeroline": False,
@@ -148,6 +166,9 @@ def layer_expert_heatmap(
             "zeroline": False,
         },
     )
+    if row_tree is not None:
+        add_row_tree(figure, row_tree, left=1.0 - _TREE_WIDTH, mode=mode)
+        figure.update_layout(xaxis_domain=[0, 1.0 - _TREE_WIDTH - 0.003])
     return finish(figure, mode=mode, height=_height(len(layers)))
 
 

@@ -44,7 +44,7 @@ def add_row_strip(figure: go.Figure, types: Sequence[str], *, width: float, clic
 
 
 def add_column_strip(
-    figure: go.Figure, types: Sequence[str | None], *, height: float, in_legend: Collection[str]
+    figure: go.Figure, types: Sequence[str | None], *, height: float, in_legend: Collection[str], top: float = 1.0
 ) -> None:
     """Above the cells, what each column serves; columns without a type stay blank.
 
@@ -53,8 +53,9 @@ def add_column_strip(
         types: one for each column, or None.
         height: share of the figure's height.
         in_legend: types that the legend has already.
+        top: share of the figure's height at which it ends.
     """
-    top = 1.0 - height
+    bottom = top - height
     colors = color_of_task_types([*sorted(in_legend), *(each for each in types if each)])
     for task_type, color in colors.items():
         places = [place for place, each in enumerate(types) if each == task_type]
@@ -71,6 +72,6 @@ def add_column_strip(
                 yaxis="y4",
             )
     figure.update_layout(
-        yaxis_domain=[0, top - 0.004],
-        yaxis4={"domain": [top, 1.0], "range": [0, 1], "visible": False, "fixedrange": True, "anchor": "x"},
+        yaxis_domain=[0, bottom - 0.004],
+        yaxis4={"domain": [bottom, top], "range": [0, 1], "visible": False, "fixedrange": True, "anchor": "x"},
     )

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from scipy.cluster.hierarchy import dendrogram
 
 from figures.cells import Cells, cells_of
 from figures.grid import ColorScale, add_hatch, add_heatmap, outlines, thinned
 from figures.pieces import plotly_text
 from figures.strips import add_column_strip, add_row_strip
 from figures.theme import INKS, Mode, finish
+from figures.trees import Tree, add_column_tree, add_row_tree
 from routing.selection import expert_name
 
 __all__ = ["MOST_TOLD", "Cells", "cells_of", "task_expert_heatmap"]
@@ -22,6 +22,7 @@ MOST_TOLD = 10_000
 
 _TREE_WIDTH = 0.055
 _STRIP_WIDTH = 0.011
+_TREE_PIXELS = 54
 
 
 def task_expert_heatmap(
@@ -30,7 +31,8 @@ def task_expert_heatmap(
     scale: ColorScale,
     value_text: str,
     task_types: Mapping[str, str],
-    row_tree: np.ndarray | None = None,
+    row_tree: Tree | None = None,
+    column_tree: Tree | None = None,
     blocks: bool = True,
     selected: Iterable[tuple[str, int]] = (),
     names: Mapping[str, Sequence[str]] | None = None,
@@ -46,7 +48,8 @@ def task_expert_heatmap(
         scale: how the numbers become colors.
         value_text: how the hover writes the numbers: a Plotly template of `%{z}` and `%{customdata[…]}`.
         task_types: type of each group, for the strip.
-        row_tree: linkage (scipy) over the rows as arranged before ordering; its leaves must come in row order.
+        row_tree: who joins whom among the rows, drawn at the right.
+        column_tree: the same of the columns, drawn above.
         blocks: columns are in model order, so layers form blocks with a divider and a name.
         selected: experts to frame.
         names: names of the experts of a layer, as in `trace.expert_names`.
@@ -83,7 +86,7 @@ def task_expert_heatmap(
     right = 1.0
     if row_tree is not None and n_rows > 2:
         right = 1.0 - _TREE_WIDTH
-        _add_tree(figure, row_tree, mode=mode, left=right)
+        add_row_tree(figure, row_tree, left=right, mode=mode)
     figure.update_layout(
         coloraxis=scale.layout(mode),
         shapes=_shapes(cells, selected, blocks=blocks, mode=mode),
@@ -100,11 +103,17 @@ def task_expert_heatmap(
         },
         legend={"y": 1.0, "yref": "paper", "traceorder": "normal"},
     )
+    height, top = _height(n_rows), 1.0
+    if column_tree is not None:
+        # The tree takes its room from above, not from the cells.
+        height += _TREE_PIXELS
+        top = 1.0 - _TREE_PIXELS / height
+        add_column_tree(figure, column_tree, bottom=top + 0.004, mode=mode)
+        figure.update_layout(yaxis_domain=[0, top])
     if column_types is not None:
-        add_column_strip(
-            figure, _column_types(cells, column_types), height=min(0.03, 10 / _height(n_rows)), in_legend=set(types)
-        )
-    return finish(figure, mode=mode, height=_height(n_rows))
+        strip = min(0.03, 10 / height)
+        add_column_strip(figure, _column_types(cells, column_types), height=strip, top=top, in_legend=set(types))
+    return finish(figure, mode=mode, height=height)
 
 
 def _names(cells: Cells, called: Mapping[str, Sequence[str]] | None) -> np.ndarray:
@@ -125,29 +134,6 @@ def _column_types(cells: Cells, types: Mapping[tuple[str, int], str]) -> list[st
         known = [each for each in held if each is not None]
         found.append(max(set(known), key=lambda each: (known.count(each), each)) if known else None)
     return found
-
-
-def _add_tree(figure: go.Figure, linkage: np.ndarray, *, mode: Mode, left: float) -> None:
-    tree = dendrogram(linkage, no_plot=True)
-    xs: list[float | None] = []
-    ys: list[float | None] = []
-    for heights, places in zip(tree["dcoord"], tree["icoord"], strict=True):
-        xs += [*heights, None]
-        # scipy places leaves at 5, 15, 25, …
-        ys += [*((place - 5) / 10 for place in places), None]
-    figure.add_scatter(
-        x=xs,
-        y=ys,
-        mode="lines",
-        line={"color": INKS[mode].muted, "width": 1},
-        hoverinfo="skip",
-        showlegend=False,
-        xaxis="x3",
-        yaxis="y",
-    )
-    figure.update_layout(
-        xaxis3={"domain": [left, 1.0], "visible": False, "fixedrange": True, "anchor": "y", "rangemode": "tozero"}
-    )
 
 
 def _shapes(cells: Cells, selected: Iterable[tuple[str, int]], *, blocks: bool, mode: Mode) -> list[dict[str, object]]:

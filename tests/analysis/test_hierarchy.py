@@ -39,7 +39,8 @@ def test_items_without_numbers_come_last_and_gaps_say_nothing():
     found = hierarchical_order(table(values))
     assert found.order[-1] == 1
     assert found.n_left_out == 1
-    assert found.linkage is None
+    assert found.leaf.tolist() == [0, -1, 1, 2]
+    assert found.linkage.shape == (2, 4)  # two joins of the three that have numbers
     assert abs(found.order.tolist().index(0) - found.order.tolist().index(3)) == 1
 
 
@@ -56,6 +57,9 @@ def test_many_items_are_ordered_by_their_clusters():
     assert not found.exact
     assert sorted(found.order.tolist()) == list(range(len(group)))
     assert (np.diff(group[found.order]) != 0).sum() == 4  # each group in one piece
+    # The leaves of the tree are the clusters: from left to right, each one's items stand together.
+    leaves = scipy_hierarchy.leaves_list(found.linkage)
+    assert found.leaf[found.order].tolist() == np.repeat(leaves, np.bincount(found.leaf)[leaves]).tolist()
 
 
 def test_ward_wants_euclidean_distances():

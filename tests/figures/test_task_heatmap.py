@@ -9,6 +9,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 
 from figures.grid import ColorScale
 from figures.task_heatmap import cells_of, task_expert_heatmap
+from figures.trees import Tree, whole_tree
 
 SCALE = ColorScale(title="rate", low=0, high=1)
 
@@ -119,13 +120,32 @@ def test_the_tree_joins_the_rows_where_they_stand():
         scale=SCALE,
         value_text="%{z}",
         task_types={},
-        row_tree=tree,
+        row_tree=whole_tree(tree),
     )
     drawn = next(trace for trace in figure.data if trace.type == "scatter" and trace.xaxis == "x3")
-    first = [y for y in drawn.y[:4]]
     # The two nearest leaves, wherever they are, are joined first: their places are neighbors.
-    assert abs(first[0] - first[-1]) == 1
-    assert max(y for y in drawn.y if y is not None) <= 3
+    assert abs(drawn.y[0] - drawn.y[3]) == 1
+    assert np.nanmax(drawn.y) <= 3
+
+
+def test_a_tree_of_columns_stands_above_them_and_skips_who_is_not_drawn():
+    # 0 and 1 join at 1, 2 and 3 at 2, both pairs at 5; leaf 3 is not drawn, and the others stand at 0, 1 and 4.
+    linkage_ = np.array([[0, 1, 1.0, 2], [2, 3, 2.0, 2], [4, 5, 5.0, 4]])
+    table = table_of(np.ones((2, 1, 5)))
+    figure = task_expert_heatmap(
+        cells_of(table, exists=exists_of(table)),
+        scale=SCALE,
+        value_text="%{z}",
+        task_types={},
+        column_tree=Tree(linkage=linkage_, places=np.array([0.0, 1.0, 4.0, np.nan])),
+        column_types={("L00", 0): "code"},
+    )
+    drawn = next(trace for trace in figure.data if trace.type == "scatter" and trace.yaxis == "y5")
+    # The pair of 0 and 1; then its middle with leaf 2, which stands for itself and its missing partner.
+    np.testing.assert_array_equal(drawn.x, [0, 0, 1, 1, np.nan, 0.5, 0.5, 4, 4, np.nan])
+    np.testing.assert_array_equal(drawn.y, [0, 1, 1, 0, np.nan, 1, 5, 5, 0, np.nan])
+    tree, strip, cells = (figure.layout[name].domain for name in ("yaxis5", "yaxis4", "yaxis"))
+    assert cells[1] < strip[0] < strip[1] < tree[0] < tree[1] == 1
 
 
 def test_hostile_names_are_text():

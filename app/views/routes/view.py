@@ -28,6 +28,7 @@ from figures.lines import Track, layer_tracks, training_curves
 from figures.route_dynamics import correlation_curves
 from figures.square import matrix_heatmap, similarity_scale
 from figures.task_heatmap import Cells, cells_of, task_expert_heatmap
+from figures.trees import whole_tree
 from routing import RoutingTrace, Selection
 
 __all__ = ["render"]
@@ -119,7 +120,7 @@ def _figure(cells: Cells, routes: xr.DataArray, selection: Selection, *, tree: n
         scale=_SCALE,
         value_text="%{z:.1%} of the layer",
         task_types=types,
-        row_tree=tree,
+        row_tree=None if tree is None else whole_tree(tree),
         selected=selection.experts,
         mode=mode(),
     )
