@@ -20,9 +20,11 @@ from analysis.counts import assignment_counts, routed_tokens
 from analysis.differential import differential, paired_differential
 from analysis.distances import routing_distance
 from analysis.dynamics import over_training, saturation
+from analysis.expert_agreement import expert_agreement, main_task_types
 from analysis.experts import ExpertProfile, expert_profile
 from analysis.features import feature_overlap, partial_correlation, strongest_experts
 from analysis.findings import Finding, findings
+from analysis.found_again import FoundAgain, found_again
 from analysis.health import Verdict, load_health
 from analysis.hierarchy import Order, hierarchical_order
 from analysis.information import task_information
@@ -76,6 +78,7 @@ __all__ = [
     "ExpertProfile",
     "ExpertTaskTypes",
     "Finding",
+    "FoundAgain",
     "InstanceGrouping",
     "MantelTest",
     "MapQuality",
@@ -110,6 +113,7 @@ __all__ = [
     "density_clusters",
     "differential",
     "distinct_adapters",
+    "expert_agreement",
     "expert_contexts",
     "expert_load",
     "expert_numbering",
@@ -121,6 +125,7 @@ __all__ = [
     "feature_correlation",
     "feature_overlap",
     "findings",
+    "found_again",
     "hierarchical_order",
     "idle_experts",
     "importance",
@@ -133,6 +138,7 @@ __all__ = [
     "load_convergence",
     "load_health",
     "load_over_run",
+    "main_task_types",
     "mantel",
     "map_quality",
     "margins",

@@ -14,7 +14,7 @@ import xarray as xr
 from analysis.nulls import p_value, q_values
 from routing.errors import SelectionError
 
-__all__ = ["Agreement", "ExpertTaskTypes", "agreement", "expert_task_types"]
+__all__ = ["Agreement", "ExpertTaskTypes", "adjusted_information", "agreement", "expert_task_types"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +172,16 @@ def expert_task_types(
         if known
         else np.nan,
     )
+
+
+def adjusted_information(one: np.ndarray, other: np.ndarray) -> float:
+    """Adjusted mutual information of two arrays of codes from 0, without the checks that cost the library its time."""
+    one, other = (np.unique(each, return_inverse=True)[1] for each in (one, other))
+    if one.max() == other.max() == 0:
+        return 1.0
+    expected = _expected_information(one, other)
+    reach = (_entropy(one) + _entropy(other)) / 2 - expected
+    return (_information(one, other) - expected) / reach if abs(reach) > 1e-12 else 0.0
 
 
 def _mean_known(values: np.ndarray) -> np.ndarray:

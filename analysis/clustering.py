@@ -14,7 +14,7 @@ import xarray as xr
 from analysis.nulls import p_value
 from analysis.signatures import complete_items
 
-__all__ = ["Clustering", "clusters"]
+__all__ = ["MOST_REDRAWN", "SMALLEST_CLUSTERABLE", "Clustering", "clusters", "ward_labels"]
 
 MOST_ITEMS = 1500
 """Most items for which all distances are held; of more, a seeded sample stands for the choice of their number."""
@@ -126,6 +126,14 @@ def clusters(
         if n_items <= MOST_REDRAWN
         else f"Null and stability come from a sample of {MOST_REDRAWN:,} of {n_items:,} items.",
     )
+
+
+def ward_labels(values_IF: np.ndarray, *, n_clusters: int | None = None) -> np.ndarray:
+    """Clusters of so many of Ward's tree, or of as many as have the best silhouette, of 2 to 12."""
+    distances_II = _distances(values_IF)
+    asked = range(2, min(MOST_CLUSTERS, len(values_IF) - 1) + 1) if n_clusters is None else (n_clusters,)
+    cuts = _cuts(distances_II, asked)
+    return cuts[n_clusters if n_clusters is not None else int(_silhouettes(distances_II, cuts).idxmax())]
 
 
 def _sample(values_IF: np.ndarray, n_items: int, rng: np.random.Generator) -> np.ndarray:

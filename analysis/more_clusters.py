@@ -15,7 +15,7 @@ from analysis.clustering import Clustering
 from analysis.nulls import p_value
 from analysis.signatures import complete_items
 
-__all__ = ["CoClustering", "co_clusters", "density_clusters"]
+__all__ = ["CoClustering", "block_labels", "co_clusters", "dense_labels", "density_clusters"]
 
 MOST_CLUSTERS = 6
 SMALLEST_TABLE = 4
@@ -149,12 +149,12 @@ def density_clusters(
     """
     values_IF, kept = complete_items(signatures)
     labels = _empty(signatures, "item")
-    found = _dense(values_IF, smallest=smallest)
+    found = dense_labels(values_IF, smallest=smallest)
     observed, silhouette = _worth(values_IF, found)
     rng = np.random.default_rng(seed)
     null = np.array(
         [
-            _worth(shuffled, _dense(shuffled, smallest=smallest))[0]
+            _worth(shuffled, dense_labels(shuffled, smallest=smallest))[0]
             for shuffled in (rng.permuted(values_IF, axis=0) for _ in range(n_permutations if len(values_IF) else 0))
         ]
     )
@@ -176,6 +176,18 @@ def density_clusters(
         method="hdbscan",
         note=f"{n_left} of {len(found)} items are in no cluster." if n_left else "",
     )
+
+
+def block_labels(values_IF: np.ndarray, *, n_clusters: int | None = None, seed: int = 0) -> np.ndarray:
+    """(item,) block of each item of a table of shares; of as many as have the largest modularity, of 2 to 6."""
+    used_IF = values_IF[:, values_IF.sum(axis=0) > 1e-12]
+    most = min(MOST_CLUSTERS, min(used_IF.shape) - 1)
+    if most < 2:
+        return np.zeros(len(used_IF), dtype=int)
+    asked = range(2, most + 1) if n_clusters is None else (min(n_clusters, most),)
+    cuts = [_blocks(used_IF, number, seed=seed) for number in asked]
+    best = max(cuts, key=lambda cut: _modularity(used_IF, *cut))
+    return best[0]
 
 
 def _empty(signatures: xr.DataArray, dim: str) -> xr.DataArray:
@@ -218,7 +230,8 @@ def _stability(
     return float(np.mean(agreements)) if agreements else np.nan
 
 
-def _dense(values_IF: np.ndarray, *, smallest: int) -> np.ndarray:
+def dense_labels(values_IF: np.ndarray, *, smallest: int) -> np.ndarray:
+    """(item,) dense region of each item (HDBSCAN), −1 for none."""
     from sklearn.cluster import HDBSCAN
 
     if len(values_IF) <= max(2, smallest):

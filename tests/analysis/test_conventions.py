@@ -35,6 +35,7 @@ CALLS = {
     "similar_experts": lambda: analysis.similar_experts(TRACE, layer="L01", expert=2, n_permutations=5),
     "token_adapters": lambda: analysis.token_adapters(ADAPTED, ADAPTED.prompts["prompt"][0], position=1),
     "against_control": lambda: analysis.against_control(TRACE, TRACE, n_permutations=5),
+    "main_task_types": lambda: analysis.main_task_types(SIGNATURES),
     "split_half": lambda: analysis.split_half(TRACE, n_splits=2, n_permutations=2),
     "prompt_correlation": lambda: analysis.prompt_correlation(TRACE, n_permutations=5),
     "controlled_specialization": lambda: analysis.controlled_specialization(TRACE, n_permutations=5),

@@ -74,6 +74,13 @@ ODD = {
 FUNCTIONS = {
     "density_clusters": lambda trace: analysis.density_clusters(analysis.signatures(trace), n_permutations=2),
     "co_clusters": lambda trace: analysis.co_clusters(analysis.signatures(trace), n_permutations=2, n_halves=2),
+    "found_again": lambda trace: analysis.found_again(trace, n_bootstrap=2, n_permutations=2),
+    "found_again of tasks": lambda trace: analysis.found_again(trace, of="task", n_bootstrap=2, n_permutations=2),
+    "expert_agreement": lambda trace: analysis.expert_agreement(
+        table := analysis.signatures(trace),
+        analysis.clusters(table, n_permutations=0, n_bootstrap=0).labels,
+        n_permutations=2,
+    ),
     "template_tokens": lambda trace: analysis.template_tokens(trace),
     "against_control": lambda trace: analysis.against_control(trace, trace, n_permutations=5),
     "split_half": lambda trace: analysis.split_half(trace, n_splits=2, n_permutations=2),
@@ -152,6 +159,8 @@ FUNCTIONS = {
     "token_route": lambda trace: analysis.token_route(trace, trace.prompts["prompt"][0], position=0),
 }
 NEEDS_TOKENS = {
+    "found_again",
+    "found_again of tasks",
     "template_tokens",
     "against_control",
     "split_half",

@@ -15,7 +15,7 @@ from app.views.tasks.features import strongest_of
 from routing import RoutingTrace, open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
 from tests.app.conftest import counted, text_of
-from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
+from tests.traces import TASKS, encoder_decoder_trace, null_trace, planted_trace, trace_of
 
 SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
 PARTS = ("controls", "features", "clusters", "layers", "answers")
@@ -147,6 +147,17 @@ def test_tasks_that_share_experts_fall_into_their_types(app_on):
     assert "tasks fall into 5 groups of 2 and 2 and 2 and 1 and 1" in said
     assert "AMI 1.00, ARI 1.00" in said
     assert "Cut into 5, as many as there are types, they agree with the types" in said
+    assert "Redrawn prompts give them again with an adjusted Rand index of" in said
+
+
+def test_clusters_of_experts_are_held_up_to_types_and_layers(app_on):
+    kinds = {"extractive": 0, "classification": 1, "knowledge": 2}
+    owners = {task: (2, kinds[kind]) for task, kind in TASKS.items() if kind in kinds}
+    trace = planted_trace(seed=4, specialists=owners, **(SHAPE | {"n_prompts_a_task": 10}))
+    tree = text_of(app_on(trace, "tasks", {"part": "clusters"}))
+    assert "the types that their experts mainly serve: AMI" in tree
+    assert "Layers do not set them apart" in tree or "In part they are layers" in tree
+    assert "with tasks dealt to prompts at random it reaches" in tree
 
 
 @pytest.mark.parametrize("of", ["expert", "task"])

@@ -13,6 +13,8 @@ from analysis.clustering import clusters
 from analysis.controls import controlled_specialization
 from analysis.correctness import correctness_link
 from analysis.correlation import feature_correlation
+from analysis.expert_agreement import expert_agreement
+from analysis.found_again import found_again
 from analysis.hierarchy import hierarchical_order
 from analysis.more_clusters import co_clusters, density_clusters
 from analysis.prompt_features import prompt_correlation
@@ -177,8 +179,9 @@ def structure(trace: RoutingTrace, *, of: str, method: str, layers: Sequence[str
 
     Returns:
         "items": item, task_type or layer and expert, cluster, place (of the leaf); "about": one row of figures, among
-        them agreement with the types of tasks; "values": (item × feature) of tasks as rows, correlation between them;
-        "types": of experts, cluster, task_type, mean, q_value, n_experts.
+        them agreement with the types of tasks (of experts: of the tasks that they mainly serve, and with layers), and
+        whether redrawn prompts give the clusters again; "values": (item × feature) of tasks as rows, correlation
+        between them; "types": of experts, cluster, task_type, mean, q_value, n_experts.
     """
     table = signatures(trace, of=of, values="lift")  # type: ignore[arg-type]
     dim = "item" if of == "expert" else "feature"
@@ -202,13 +205,17 @@ def structure(trace: RoutingTrace, *, of: str, method: str, layers: Sequence[str
     place[np.asarray(list(order), dtype=int)] = np.arange(table.sizes["item"])
     items = pd.DataFrame({"cluster": labels.to_numpy(), "place": place})
     found_tables: Tables = {}
+    about |= _found_again(trace, of=of, method=method, layers=tuple(layers))
     if of == "expert":
         items = items.assign(layer=table["layer"].values.astype(str), expert=table["expert"].values)
         several = len(np.unique(labels.to_numpy()[labels.to_numpy() >= 0])) > 1
         if several and len(set(trace.task_types.values())) > 1:
             types = expert_task_types(table, labels)
+            about |= _agreed(expert_agreement(table, labels), "_main")
             about |= {"explained": types.explained_share, "types_95": types.null_95, "types_p": types.p_value}
             found_tables["types"] = types.table.to_dataframe().reset_index()
+        if several and len(set(items["layer"])) > 1:
+            about |= _agreed(expert_agreement(table, labels, reference="layer"), "_layer")
     else:
         kinds = np.array([trace.task_types[str(task)] for task in table["task"].values])
         items = items.assign(task=table["task"].values.astype(str), task_type=kinds)
@@ -219,6 +226,14 @@ def structure(trace: RoutingTrace, *, of: str, method: str, layers: Sequence[str
             about |= _agreed(agreement(cut.labels, kinds), "_cut") | {"n_types": n_types}
         found_tables["values"] = _likeness(table.to_numpy())
     return {"items": items, "about": pd.DataFrame([about]), **found_tables}
+
+
+def _found_again(trace: RoutingTrace, *, of: str, method: str, layers: tuple[str, ...]) -> dict[str, object]:
+    if trace.level == "counts":
+        return {}
+    again = found_again(trace, of=of, method=method, layers=layers)  # type: ignore[arg-type]
+    return {"again": again.ari, "again_low": again.low, "again_high": again.high, "again_95": again.null_95,
+            "again_p": again.p_value}  # fmt: skip
 
 
 def _agreed(found: Agreement, end: str) -> dict[str, object]:

@@ -24,6 +24,7 @@ __all__ = ["draw_structure"]
 _OF = {"expert": "experts by the tasks they serve", "task": "tasks by the experts they use"}
 _METHODS = {"tree": "hierarchical", "blocks": "co-clustering", "density": "HDBSCAN"}
 _MOST_MEMBERS = 12
+_DEFINITIONS = ("clusters", "silhouette", "stability", "found_again", "co_clusters", "density_clusters")
 
 
 def draw_structure(trace: RoutingTrace, selection: Selection) -> None:
@@ -71,7 +72,7 @@ def _experts(trace: RoutingTrace, selection: Selection, found: slow_answers.Tabl
         key="tasks_types",
         reading=reading,
         table=lambda: found["items"].drop(columns="place"),
-        definitions=("clusters", "silhouette", "stability", "expert_task_types", "co_clusters", "density_clusters"),
+        definitions=_DEFINITIONS + ("expert_task_types", "expert_agreement"),
     )
     if set(layers_of(trace, selection)) < set(trace.layers):
         st.caption("Only experts of the selected layers are clustered.")
@@ -118,7 +119,7 @@ def _tasks(trace: RoutingTrace, selection: Selection, found: slow_answers.Tables
         key="tasks_alike",
         reading=f"{reading} Lines part the groups.",
         table=lambda: items.drop(columns="place").sort_values("cluster"),
-        definitions=("hierarchical_order", "clusters", "agreement", "stability", "co_clusters", "density_clusters"),
+        definitions=_DEFINITIONS + ("hierarchical_order", "agreement"),
         on_click=clicked,
     )
 

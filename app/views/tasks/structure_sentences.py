@@ -28,6 +28,10 @@ def of_expert_clusters(about: pd.Series, sizes: Sequence[int]) -> str:
             f"groups; types dealt at random explain up to {percent(float(about['types_95']))} "
             f"(p = {about['types_p']:.3f}), {verdict}."
         )
+    if "ami_main" in about and is_known(about["agree_p_main"]):
+        text += " " + _agreement("they", about, "_main", what="the types that their experts mainly serve")
+    if "ami_layer" in about and is_known(about["agree_p_layer"]):
+        text += " " + _of_layers(about)
     return text
 
 
@@ -53,17 +57,39 @@ def _clusters(about: pd.Series, noun: str, sizes: Sequence[int]) -> str:
         f"{'more clearly than' if clear else 'no more clearly than'} shuffled ones ({about['figure']} "
         f"{about['value']:.2f}, shuffled up to {about['null_95']:.2f}, p = {about['p_value']:.3f})."
     )
+    if "again" in about and is_known(about["again"]):
+        text += " " + _again(about)
     if is_known(about["stability"]):
         redrawn = "half of the features" if about["method"] == "blocks" else f"redrawn {noun}"
         text += f" Found again in {redrawn}: adjusted Rand index {about['stability']:.2f} of 1."
     return f"{text} {escaped(str(about['note']))}".strip()
 
 
-def _agreement(who: str, about: pd.Series, end: str) -> str:
+def _again(about: pd.Series) -> str:
+    """Whether other prompts give these groups again, beside what tasks dealt to prompts at random reach."""
+    reach = f"[{about['again_low']:.2f}, {about['again_high']:.2f}]"
+    text = f"Redrawn prompts give them again with an adjusted Rand index of {about['again']:.2f} {reach}"
+    if not is_known(about["again_p"]):
+        return f"{text}."
+    verdict = "" if about["again_p"] <= 0.05 else ", so groups of nothing would be found again as well"
+    return (
+        f"{text}; with tasks dealt to prompts at random it reaches {about['again_95']:.2f} (p = "
+        f"{about['again_p']:.3f}){verdict}."
+    )
+
+
+def _of_layers(about: pd.Series) -> str:
+    words = f"AMI {about['ami_layer']:.2f}, ARI {about['ari_layer']:.2f}, p = {about['agree_p_layer']:.3f}"
+    if about["agree_p_layer"] <= 0.05:
+        return f"In part they are layers: experts of a layer stand together more than dealt ones ({words})."
+    return f"Layers do not set them apart ({words})."
+
+
+def _agreement(who: str, about: pd.Series, end: str, *, what: str = "the types that people gave the tasks") -> str:
     p = about[f"agree_p{end}"]
     verdict = "agree with" if p <= 0.05 else "agree no better than chance with"
     return (
-        f"{who[0].upper()}{who[1:]} {verdict} the types that people gave the tasks: AMI {about[f'ami{end}']:.2f}, "
+        f"{who[0].upper()}{who[1:]} {verdict} {what}: AMI {about[f'ami{end}']:.2f}, "
         f"ARI {about[f'ari{end}']:.2f}; types dealt at random reach an AMI of {about[f'agree_95{end}']:.2f} "
         f"(p = {p:.3f})."
     )
