@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from analysis.interventions.bench import Bench, Text
+from analysis.interventions.decisions import Rankings, comes_in, kept_out, rankings, require_one_stack
 from analysis.interventions.effects import mean_interval
 from analysis.interventions.ledger import Progress, StudyFolder
 from hooks.forced_choice import Barred, experts_barred
 from hooks.models import model_device
-from hooks.sites import Site, attach_taps
-from hooks.taps import Reading
-from routing import RecordingError, RoutingTrace, SelectionError
+from routing import RoutingTrace, SelectionError
 
 __all__ = ["ForcedChoice", "RunnerUpRegret", "forced_choice", "runner_up_regret"]
 
@@ -94,14 +93,14 @@ def forced_choice(bench: Bench, *, prompt: str, layer: str, position: int, exper
     text = texts[prompt]
     logits, ranked = _read(bench, text)
     scores, selected = ranked[_number(bench, layer)]
-    barred = _barred(layer, position, scores[position], selected[position], row=position, expert=expert)
+    barred = kept_out(layer, position, scores[position], selected[position], row=position, expert=expert)
     after = _logits(bench, text.ids, barred)[0]
     one = _change(text, logits, after, position)
     return ForcedChoice(
         layer=layer,
         position=position,
         taken_out=barred[0].expert,
-        put_in=_comes_in(scores[position], selected[position], barred),
+        put_in=comes_in(scores[position], selected[position], barred),
         **one,
         likeliest=_likeliest(bench, logits[position], after[position]),
     )
@@ -185,7 +184,7 @@ def _changed(bench: Bench, text: Text, drawn: Sequence[tuple[str, int]]) -> list
     for copy, (layer, position) in enumerate(drawn):
         scores, selected = ranked[_number(bench, layer)]
         row = copy * len(text.ids) + position
-        barred.append(_barred(layer, position, scores[position], selected[position], row=row, expert=None))
+        barred.append(kept_out(layer, position, scores[position], selected[position], row=row, expert=None))
     if not drawn:
         return []
     after = _logits(bench, text.ids, [each for one in barred for each in one], n_copies=len(drawn))
@@ -193,7 +192,7 @@ def _changed(bench: Bench, text: Text, drawn: Sequence[tuple[str, int]]) -> list
     for copy, (layer, position) in enumerate(drawn):
         scores, selected = ranked[_number(bench, layer)]
         one = _change(text, logits, after[copy], position)
-        came_in = _comes_in(scores[position], selected[position], barred[copy])
+        came_in = comes_in(scores[position], selected[position], barred[copy])
         rows.append(
             {
                 "prompt": text.prompt,
@@ -211,45 +210,12 @@ def _changed(bench: Bench, text: Text, drawn: Sequence[tuple[str, int]]) -> list
     return rows
 
 
-def _read(bench: Bench, text: Text) -> tuple[Tensor, dict[int, tuple[Tensor, Tensor]]]:
-    """Logits (T, V) of a text, and by router the selection scores (T, E) and selected experts (T, k)."""
-    if getattr(bench.model.config, "is_encoder_decoder", False) or any(s.tap.unit != "token" for s in bench.sites):
-        msg = (
-            f"Single decisions are changed in models that read and write in one stack; {type(bench.model).__name__} "
-            "has two. Knock experts out instead."
-        )
-        raise RecordingError(msg)
-    sites: list[Site] = bench.sites
-    ranked: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def keep(number: int, reading: Reading) -> None:
-        scores = None if reading.logits is None else sites[number].selection_scores(reading.logits)
-        if scores is not None:
-            ranked[number] = scores.cpu(), reading.ids.cpu()
-
-    handles = attach_taps(bench.model, sites, keep)
-    try:
-        logits = _logits(bench, text.ids, [])[0]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return logits, _RuleOrError(sites, ranked)
-
-
-class _RuleOrError(dict[int, tuple[Tensor, Tensor]]):
-    """Rankings by router; asked for one whose rule is not known, it says so."""
-
-    def __init__(self, sites: Sequence[Site], found: dict[int, tuple[Tensor, Tensor]]) -> None:
-        super().__init__(found)
-        self._sites = sites
-
-    def __missing__(self, number: int) -> tuple[Tensor, Tensor]:
-        facts = self._sites[number].facts
-        msg = (
-            f"No rule is known by which the router of {facts.label} ({facts.router_class}) chooses, so it has no "
-            "runner-up. Leave this layer out."
-        )
-        raise RecordingError(msg)
+def _read(bench: Bench, text: Text) -> tuple[Tensor, Rankings]:
+    """Logits (T, V) of a text, and how the routers rank their experts."""
+    require_one_stack(bench.model, bench.sites)
+    kept: list[Tensor] = []
+    ranked = rankings(bench.model, bench.sites, lambda: kept.append(_logits(bench, text.ids, [])[0]))
+    return kept[0], ranked
 
 
 @torch.no_grad()
@@ -257,30 +223,6 @@ def _logits(bench: Bench, ids: Sequence[int], barred: Sequence[Barred], *, n_cop
     fed = torch.tensor([list(ids)] * n_copies, device=model_device(bench.model))
     with experts_barred(bench.model, bench.sites, barred):
         return bench.model(input_ids=fed, attention_mask=torch.ones_like(fed)).logits.float().cpu()
-
-
-def _barred(
-    layer: str, position: int, scores: Tensor, selected: Tensor, *, row: int, expert: int | None
-) -> list[Barred]:
-    """The last selected expert, and whatever ranks before the one that is to come in."""
-    inside = set(selected.tolist())
-    last = min(inside, key=lambda each: (float(scores[each]), -each))
-    order = [each for each in scores.argsort(descending=True).tolist() if each not in inside]
-    order = [each for each in order if torch.isfinite(scores[each])]
-    if expert is not None and expert not in order:
-        state = "is selected there already" if expert in inside else "cannot be selected there"
-        msg = f"Expert {expert} of {layer} {state} (position {position}). Name one of {sorted(order)}."
-        raise SelectionError(msg)
-    if not order:
-        msg = f"Every expert of {layer} is selected, so there is no runner-up. Leave this layer out."
-        raise SelectionError(msg)
-    between = order[: order.index(expert)] if expert is not None else []
-    return [Barred(layer=layer, row=row, expert=each) for each in (last, *between)]
-
-
-def _comes_in(scores: Tensor, selected: Tensor, barred: Sequence[Barred]) -> int:
-    out = {*selected.tolist(), *(each.expert for each in barred)}
-    return next(each for each in scores.argsort(descending=True).tolist() if each not in out)
 
 
 def _change(text: Text, before: Tensor, after: Tensor, position: int) -> dict[str, float]:

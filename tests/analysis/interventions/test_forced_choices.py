@@ -123,7 +123,7 @@ def test_experts_that_are_all_alike_leave_nothing_to_regret(tmp_path: Path) -> N
 def test_what_cannot_be_changed_is_refused(tmp_path: Path) -> None:
     model = tiny_system("task_moe")
     bench = bench_of(model, own_words(model, {"choice": "x"}, n_prompts=1))
-    with pytest.raises(RecordingError, match="in one stack"):
+    with pytest.raises(RecordingError, match="decides once for a whole text"):
         runner_up_regret(bench, beside=tmp_path)
     bench = bench_of(tiny_model("olmoe"), own_words(tiny_model("olmoe"), {"a": "x"}, n_prompts=1))
     with pytest.raises(SelectionError, match="no router 'L07'"):
