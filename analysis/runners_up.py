@@ -207,17 +207,17 @@ def _independent(counts: np.ndarray) -> np.ndarray:
 def _spread(cell_C: np.ndarray, prompt_C: np.ndarray, *, counts: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Standard error of each cell: root of the sum over prompts of (count − share that independence gives)²."""
     n_experts = len(counts)
-    n_cells = n_experts**2
     rows = counts.sum(axis=1)
     share = np.divide(expected, rows[:, None], out=np.zeros_like(expected), where=rows[:, None] > 0)
+    # Compiling costs a second, so it is not paid by who only imports this room.
+    from analysis.kernels import frozen
+    from analysis.structure_kernels import squared_pairs
+
+    if (np.diff(prompt_C) < 0).any():
+        order = np.argsort(prompt_C, kind="stable")
+        cell_C, prompt_C = cell_C[order], prompt_C[order]
     # Of each prompt, how often each cell and each selected expert came: all that the sum of squares needs.
-    pairs, n_pair = np.unique(prompt_C * n_cells + cell_C, return_counts=True)
-    singles, n_single = np.unique(prompt_C * n_experts + cell_C // n_experts, return_counts=True)
-    own = n_single[np.searchsorted(singles, pairs // n_cells * n_experts + pairs % n_cells // n_experts)]
-    cell = pairs % n_cells
-    squares = np.bincount(cell, weights=n_pair.astype(float) ** 2, minlength=n_cells)
-    crossed = np.bincount(cell, weights=n_pair.astype(float) * own, minlength=n_cells)
-    alone = np.bincount(singles % n_experts, weights=n_single.astype(float) ** 2, minlength=n_experts)
+    squares, crossed, alone = squared_pairs(frozen(cell_C), frozen(prompt_C), n_experts)
     shape = counts.shape
     total = squares.reshape(shape) - 2 * share * crossed.reshape(shape) + share**2 * alone[:, None]
     found: np.ndarray = np.sqrt(np.maximum(total, 0.0))

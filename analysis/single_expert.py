@@ -5,6 +5,8 @@ Legend: I expert of any layer, S task, P prompt, L layer, E expert, H half of th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -15,14 +17,47 @@ from analysis.signatures import signatures
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
 
-__all__ = ["load_over_run", "similar_experts"]
+__all__ = ["ExpertLifts", "expert_lifts", "load_over_run", "similar_experts"]
 
 _SMALLEST_SPREAD = 1e-9
 _FEWEST_TASKS = 3
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExpertLifts:
+    """What `similar_experts` reads off the whole trace, whichever expert is asked for.
+
+    Attributes:
+        names: layer and number of each expert.
+        whole: (expert, task) lift over all prompts.
+        halves: (expert, task) lifts of one half of each task's prompts, and of the other; no task where that cannot be.
+    """
+
+    names: list[tuple[str, int]]
+    whole: np.ndarray
+    halves: tuple[np.ndarray, np.ndarray]
+
+
+def expert_lifts(trace: RoutingTrace) -> ExpertLifts:
+    """Each expert's lift in each task, and on two halves of the prompts: a scan of all tokens, for many questions.
+
+    Returns:
+        (expert, task) · log2 ratio · NaN where the task has no token in the layer.
+    """
+    table = signatures(trace, of="expert", values="lift")
+    names = list(zip(table["layer"].values.astype(str).tolist(), table["expert"].values.tolist(), strict=True))
+    whole = table.to_numpy().astype(float)
+    return ExpertLifts(names=names, whole=whole, halves=_halved_lifts(trace, whole))
+
+
 def similar_experts(
-    trace: RoutingTrace, *, layer: str, expert: int, n_permutations: int = 500, seed: int = 0
+    trace: RoutingTrace,
+    *,
+    layer: str,
+    expert: int,
+    n_permutations: int = 500,
+    seed: int = 0,
+    lifts: ExpertLifts | None = None,
 ) -> pd.DataFrame:
     """Experts of any layer that the same tasks use more or less than others do.
 
@@ -38,7 +73,8 @@ def similar_experts(
         layer: label of the layer.
         expert: number of the expert in it.
         n_permutations: shuffles for the null; 0 for none.
-        seed: of the halves and the shuffles.
+        seed: of the shuffles.
+        lifts: of `expert_lifts` of the same trace, where many experts are asked for.
 
     Returns:
         (row) · layer, expert, similarity, apart, beats_chance, weight_similarity · correlation −1 to 1, most alike
@@ -48,22 +84,19 @@ def similar_experts(
     Raises:
         SelectionError: the trace has no such expert.
     """
-    table = signatures(trace, of="expert", values="lift")
-    names = list(zip(table["layer"].values.astype(str).tolist(), table["expert"].values.tolist(), strict=True))
+    lifts = expert_lifts(trace) if lifts is None else lifts
+    names, values_IS = lifts.names, lifts.whole
     if (layer, expert) not in names:
         msg = f"This trace has no expert {layer}·E{expert}; its layers are {list(trace.layers)}. Choose among them."
         raise SelectionError(msg)
     own = names.index((layer, expert))
-    values_IS = table.to_numpy().astype(float)
     known_I = ~np.isnan(values_IS).all(axis=1)
     unit_IS = _standardized(values_IS)
     columns = ["layer", "expert", "similarity", "apart", "beats_chance", "weight_similarity"]
     if not known_I[own] or values_IS.shape[1] < _FEWEST_TASKS or not unit_IS[own].any():
         return pd.DataFrame(columns=columns)
     others = known_I & (np.arange(len(names)) != own)
-    apart_I, bound = _judged_apart(
-        *_halved_lifts(trace, values_IS), own, others=others, n_permutations=n_permutations, seed=seed
-    )
+    apart_I, bound = _judged_apart(*lifts.halves, own, others=others, n_permutations=n_permutations, seed=seed)
     found = pd.DataFrame(names, columns=["layer", "expert"]).assign(similarity=unit_IS @ unit_IS[own], apart=apart_I)
     found["beats_chance"] = found["apart"] > bound
     found["weight_similarity"] = _by_weight(trace, names, layer=layer, expert=expert)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["count_joint", "count_nodes", "count_pairs", "count_repeats", "pair_chances"]
+__all__ = ["count_joint", "count_nodes", "count_pairs", "count_repeats", "pair_chances", "squared_pairs"]
 
 
 @njit(cache=True, nogil=True)
@@ -233,3 +233,40 @@ def _symmetric(weight_E, left_out, top_k, before, after):  # type: ignore[no-unt
         after[expert, 0] = 1.0
         for degree in range(1, top_k + 1):
             after[expert, degree] = after[expert + 1, degree] + weight * after[expert + 1, degree - 1]
+
+
+@njit(cache=True, nogil=True)
+def squared_pairs(cell_C, prompt_C, n_experts):  # type: ignore[no-untyped-def]
+    """Sums over prompts of how often each (expert, other) came, squared and times how often its expert came.
+
+    Args:
+        cell_C: expert times n_experts plus other; those of a prompt stand together.
+        prompt_C: number of the prompt.
+        n_experts: how many experts there are.
+
+    Returns:
+        (cell) squares, (cell) count times the expert's, (expert) squares of the expert's · float64.
+    """
+    n_cells = n_experts * n_experts
+    squares, crossed, alone = np.zeros(n_cells), np.zeros(n_cells), np.zeros(n_experts)
+    count_C, own_E = np.zeros(n_cells, np.int64), np.zeros(n_experts, np.int64)
+    first = 0
+    while first < len(cell_C):
+        last = first
+        while last < len(cell_C) and prompt_C[last] == prompt_C[first]:
+            count_C[cell_C[last]] += 1
+            own_E[cell_C[last] // n_experts] += 1
+            last += 1
+        # Each cell and expert is added where it is met first, and is 0 again from there on.
+        for place in range(first, last):
+            cell = cell_C[place]
+            if count_C[cell]:
+                squares[cell] += count_C[cell] ** 2
+                crossed[cell] += count_C[cell] * own_E[cell // n_experts]
+                count_C[cell] = 0
+        for place in range(first, last):
+            expert = cell_C[place] // n_experts
+            alone[expert] += own_E[expert] ** 2
+            own_E[expert] = 0
+        first = last
+    return squares, crossed, alone

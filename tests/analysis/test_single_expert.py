@@ -6,7 +6,7 @@ import pytest
 
 from analysis.counts import assignment_counts
 from analysis.signatures import signatures
-from analysis.single_expert import load_over_run, similar_experts
+from analysis.single_expert import expert_lifts, load_over_run, similar_experts
 from routing import RoutingTrace, SelectionError, trace_from_counts
 from tests.adapter_traces import hyper_moe_trace
 from tests.traces import facts_of, null_trace, planted_trace, routed, trace_of
@@ -121,6 +121,14 @@ def test_weights_tell_where_the_trace_holds_them():
     assert here.set_index("expert")["weight_similarity"].to_dict() == pytest.approx(
         {e: table[e] for e in range(1, len(table))}
     )
+
+
+def test_what_was_read_off_the_trace_once_serves_every_expert():
+    trace = planted_trace(seed=4, **SHAPE)
+    lifts = expert_lifts(trace)
+    for expert in (0, 3):
+        asked = {"layer": "L01", "expert": expert, "n_permutations": 50}
+        pd.testing.assert_frame_equal(similar_experts(trace, **asked, lifts=lifts), similar_experts(trace, **asked))
 
 
 def test_a_few_tasks_or_an_idle_expert_are_like_nobody():

@@ -43,11 +43,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         shown=lambda name: _PARTS[name][0],
         label_visibility="collapsed",
     )
-    table = trace.prompts
-    chosen = table["prompt"].isin(selection.prompts or table["prompt"]) & table["task"].isin(
-        selection.tasks or trace.tasks
-    )
-    if part != "cells" and not chosen.any():
+    if part != "cells" and _nothing_is_left(trace, selection):
         empty("No prompt is of the selected tasks and selected by itself, too.", "Let go of the tasks or the prompts.")
         return
     _PARTS[part][1](trace, selection)
@@ -57,3 +53,11 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         expert_detail(trace, selection, expert=selection.experts[0])
     elif part == "cells":
         st.caption("Click a cell to see what that expert serves: its tasks, tokens and prompts.")
+
+
+def _nothing_is_left(trace: RoutingTrace, selection: Selection) -> bool:
+    """Whether the selected prompts are of other tasks than the selected ones."""
+    if not (selection.tasks and selection.prompts):
+        return False
+    table = trace.prompts
+    return not (table["prompt"].isin(selection.prompts) & table["task"].isin(selection.tasks)).any()

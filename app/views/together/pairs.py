@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from analysis.single_expert import similar_experts
+from analysis.single_expert import expert_lifts, similar_experts
 from app import cache, choices, slow_answers, state
 from app.components.plot_bridge import Click
 from app.links import expert_link
@@ -151,7 +151,8 @@ def _pair(trace: RoutingTrace, selection: Selection, pairs: pd.DataFrame, *, lay
         return
     rows = both_ways(pairs[pairs["layer"] == layer])
     row = rows[(rows["expert"] == chosen[0]) & (rows["other"] == chosen[1])].iloc[0]
-    alike = cache.answer(trace, similar_experts, within=within, layer=layer, expert=chosen[0])
+    lifts = cache.answer(trace, expert_lifts, within=within)
+    alike = similar_experts(trace, layer=layer, expert=chosen[0], lifts=lifts)
     alike = alike[(alike["layer"] == layer) & (alike["expert"] == chosen[1])]
     with st.container(key="together_pair", border=True):
         names = [expert_name(layer, each, names=trace.expert_names) for each in chosen]
