@@ -1,0 +1,1 @@
+"""Single texts, typed into the app and read by a model that stays loaded."""
