@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,16 +13,18 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app.components.figure_saver import figure_saver
-from app.components.plot_bridge import Click, Range, Tooltip, plot_bridge
+from app.components.plot_bridge import Click, Label, Range, Tooltip, plot_bridge
 from app.definitions import definition_of
 from app.exchange import component_state
+from app.explain import column_hints, explanation
 from app.report.parts import Panel
 from app.sentences import spoken
 from figures.theme import Mode
 
 __all__ = ["Brush", "data_popover", "definitions_popover", "empty", "mode", "panel", "panels_shown"]
 
-_SHOWN_ROWS = 5000
+# A browser gets so many rows at once; of more, those that it shows.
+_AT_ONCE = 5000
 _CONFIG: dict[str, Any] = {"displaylogo": False}
 _UNUSED_BUTTONS = ["autoScale2d", "zoomIn2d", "zoomOut2d"]
 _BRUSHES = ["select2d", "lasso2d"]
@@ -67,11 +69,14 @@ def panel(
     reading: str,
     table: Callable[[], pd.DataFrame],
     definitions: Sequence[str] = (),
+    made_of: Mapping[str, str] | None = None,
     on_click: Callable[[Click], None] | None = None,
     controls: Callable[[], object] | None = None,
     on_brush: Callable[[Brush], None] | None = None,
     on_range: Callable[[Range | None], None] | None = None,
+    on_label: Callable[[Label], None] | None = None,
     tooltip: Tooltip | None = None,
+    drawn: Callable[[], object] | None = None,
 ) -> None:
     """Show a figure with everything that belongs to it.
 
@@ -82,11 +87,14 @@ def panel(
         reading: a sentence that follows the data, under the picture.
         table: gives the numbers of the picture; called when the reader asks for them.
         definitions: headings of docs/metrics.md behind the numbers.
+        made_of: what went into the number that the picture is about, symbol or name → value.
         on_click: called with a clicked cell or point before the page runs again.
         controls: draws the panel's own widgets, between title and picture.
         on_brush: called with what a lasso, a box or a click took in, before the page runs again.
         on_range: called with the part that was zoomed into, None for all of it, before the page runs again.
+        on_label: called with a clicked name beside an axis, before the page runs again.
         tooltip: what the cells of a large heatmap say when pointed at.
+        drawn: draws the picture in place of the figure, which only reports then keep.
     """
     if (shown := _SHOWN.get()) is not None:
         kept = Panel(title=title, figure=figure, reading=reading, table=table, definitions=tuple(definitions), key=key)
@@ -94,11 +102,15 @@ def panel(
     with st.container(key=f"panel_{key}", gap="xsmall"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
             st.markdown(f"#### {title}", width="stretch")
-            definitions_popover(definitions, key=key)
-            data_popover(table, key=key)
+            definitions_popover(definitions, key=key, made_of=made_of)
+            data_popover(table, key=key, definitions=definitions)
             _save_popover(table, key=key)
         if controls is not None:
             controls()
+        if drawn is not None:
+            drawn()
+            st.markdown(reading)
+            return
         config = _CONFIG | {"toImageButtonOptions": {"format": "png", "scale": 3, "filename": key}}
         config["modeBarButtonsToRemove"] = _UNUSED_BUTTONS + ([] if on_brush else _BRUSHES)
         # Streamlit's own `theme` would paint over ours.
@@ -108,7 +120,7 @@ def panel(
         else:
             st.plotly_chart(figure, on_select=lambda: _brushed(key, on_brush), **common)
         if on_click is not None or on_range is not None:
-            plot_bridge(target=key, on_click=on_click, on_range=on_range, tooltip=tooltip)
+            plot_bridge(target=key, on_click=on_click, on_range=on_range, on_label=on_label, tooltip=tooltip)
         st.markdown(reading)
 
 
@@ -131,18 +143,23 @@ def _brushed(key: str, on_brush: Callable[[Brush], None]) -> None:
         on_brush(Brush(points=points, polygons=tuple(polygons)))
 
 
-def definitions_popover(names: Sequence[str], *, key: str) -> None:
-    """Offer what the numbers mean: sections of docs/metrics.md."""
-    texts = [text for name in names if (text := definition_of(name))]
-    if texts:
+def definitions_popover(names: Sequence[str], *, key: str, made_of: Mapping[str, str] | None = None) -> None:
+    """Offer what the numbers mean: sections of docs/metrics.md.
+
+    Args:
+        names: their headings.
+        key: of the panel.
+        made_of: what went into the number at hand, symbol or name → value.
+    """
+    if any(definition_of(name) for name in names):
         with st.popover(
-            "Definition",
-            icon=":material/function:",
+            "Explain",
+            icon=":material/help:",
             type="tertiary",
             key=f"definition_{key}",
             width="content",
         ):
-            st.markdown("\n\n".join(texts))
+            explanation(names, made_of=made_of)
 
 
 def _save_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
@@ -161,8 +178,14 @@ def _save_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
         )
 
 
-def data_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
-    """Offer the numbers themselves, as a table and as a file; `table` is called when the reader asks."""
+def data_popover(table: Callable[[], pd.DataFrame], *, key: str, definitions: Sequence[str] = ()) -> None:
+    """Offer the numbers themselves, as a table and as a file.
+
+    Args:
+        table: gives them; called when the reader asks.
+        key: of the panel.
+        definitions: headings of docs/metrics.md that say what its columns hold.
+    """
     popover = st.popover(
         "Data",
         icon=":material/table:",
@@ -176,10 +199,15 @@ def data_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
         return
     with popover:
         rows = table()
-        shown = rows.head(_SHOWN_ROWS)
-        if len(rows) > len(shown):
-            st.caption(f"The first {len(shown):,} of {len(rows):,} rows; the file holds all of them.")
-        st.dataframe(shown, hide_index=True, height=min(420, 38 + 35 * max(1, len(shown))))
+        if large := len(rows) > _AT_ONCE:
+            st.caption(f"{len(rows):,} rows, which come as you scroll; a click on a column's head sorts all of them.")
+        st.dataframe(
+            rows,
+            hide_index=True,
+            height=min(420, 38 + 35 * max(1, len(rows))),
+            column_config=column_hints([str(column) for column in rows.columns], definitions),
+            lazy=large,
+        )
         st.download_button(
             "Download CSV",
             data=lambda: rows.to_csv(index=False).encode("utf-8"),

@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from app import cache, choices, sentences, state
 from app.chips import selection_chips, selection_tools
 from app.components.page_watch import page_watch
+from app.explain import looking_at
 from app.panel import mode, panels_shown
 from app.recordings.models import found_models
 from app.recordings.offers import Offer, offers
@@ -104,7 +105,7 @@ def _show_run(view: View, offer: Offer, run: Run, *, bar: DeltaGenerator, chips:
         if missing := what_is_missing(view, trace):
             st.info(missing, icon=":material/info:")
             return
-        with panels_shown() as shown:
+        with panels_shown() as shown, looking_at(trace, looked.selection):
             view.load()(trace, looked.selection)
         with bar:
             share_popover(trace, shown, name=offer.name, question=view.question, url=view.url)

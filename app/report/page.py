@@ -132,7 +132,7 @@ def _table(panel: Panel, number: int) -> str:
 
 def _definitions(panels: Sequence[Panel]) -> str:
     names = dict.fromkeys(name for panel in panels for name in panel.definitions)
-    texts = [blocks_html(text) for name in names if (text := definition_of(name))]
+    texts = [blocks_html(section.text) for name in names if (section := definition_of(name))]
     if not texts:
         return ""
     entries = "".join(f'<div class="definition">{text}</div>' for text in texts)

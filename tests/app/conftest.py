@@ -32,7 +32,12 @@ def open_app(monkeypatch: pytest.MonkeyPatch, planted: Path, tmp_path: Path) -> 
     """Open a view of the app as a browser would, at an address; on the planted runs unless told otherwise."""
 
     def opened(
-        view: str = "", query: Mapping[str, str] | None = None, *, runs: Path | None = None, models: Path | None = None
+        view: str = "",
+        query: Mapping[str, str] | None = None,
+        *,
+        runs: Path | None = None,
+        models: Path | None = None,
+        state: Mapping[str, object] | None = None,
     ) -> AppTest:
         monkeypatch.setenv("ROUTESCOPE_RUNS", str(runs or planted))
         monkeypatch.setattr("app.runs._SHIPPED", tmp_path / "nothing is shipped")
@@ -42,6 +47,8 @@ def open_app(monkeypatch: pytest.MonkeyPatch, planted: Path, tmp_path: Path) -> 
         test = AppTest.from_file(str(MAIN), default_timeout=120)
         for name, value in (query or {}).items():
             test.query_params[name] = value
+        for name, value in (state or {}).items():
+            test.session_state[name] = value
         # Streamlit knows a page by its path; AppTest offers no public way to name one that is a function.
         test._page_hash = calc_hash(view) if view else ""
         return test.run()

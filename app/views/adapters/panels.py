@@ -24,6 +24,7 @@ from routing import RoutingTrace, Selection
 __all__ = ["adapter_panels", "ratio_panel"]
 
 _COLORS = {"expert": "selected expert", "task": "task", "site": "layer", "type": "task type"}
+_ALIKE_DEFINITIONS = ("expert_similarities", "expert_relations", "mantel")
 _KINDS = {"embedding": "Embeddings", "adapter": "Adapters of their sets", "weights": "Weights"}
 _ALL = "all layers"
 
@@ -123,8 +124,8 @@ def _likeness(trace: RoutingTrace, selection: Selection) -> None:
     kinds = [name for name in _KINDS if name in tables and _known(tables, name, layer)]
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown(f"#### How alike the experts of {layer} are", width="stretch")
-        definitions_popover(("expert_similarities", "expert_relations", "mantel"), key="unselected_alike")
-        data_popover(lambda: _similarity_rows(tables), key="unselected_alike")
+        definitions_popover(_ALIKE_DEFINITIONS, key="unselected_alike")
+        data_popover(lambda: _similarity_rows(tables), key="unselected_alike", definitions=_ALIKE_DEFINITIONS)
     if len(held) > 1:
         with st.container(width=420):
             choices.choose("Layer", held, name="alike", default=default, kind="slider", label_visibility="collapsed")

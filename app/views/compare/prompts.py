@@ -58,7 +58,7 @@ def _table(sides: Sides, table: pd.DataFrame, offered: list[str]) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown("#### Which prompts changed most", width="stretch")
         definitions_popover(("changed_prompts",), key=_KEY)
-        data_popover(table.reset_index, key=_KEY)
+        data_popover(table.reset_index, key=_KEY, definitions=("changed_prompts",))
     shown = table.loc[offered]
     columns = {
         "prompt": shown.index,

@@ -100,7 +100,7 @@ def _panel(
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown(f"#### {title}", width="stretch")
         definitions_popover((source,), key=f"expert_{key}")
-        data_popover(lambda: found, key=f"expert_{key}")
+        data_popover(lambda: found, key=f"expert_{key}", definitions=(source,))
     layer = name.partition("·")[0]
     expert_lines(
         trace,

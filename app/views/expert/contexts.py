@@ -77,7 +77,9 @@ def context_panel(
             **asked,
         )
         data_popover(
-            lambda: found.drop(columns=["pieces", "values"]).assign(text=found["pieces"].map("".join)), key=key
+            lambda: found.drop(columns=["pieces", "values"]).assign(text=found["pieces"].map("".join)),
+            key=key,
+            definitions=("expert_contexts",),
         )
     if found.empty:
         where = "in the selected tasks and prompts" if within.tasks or within.prompts else "anywhere else in this run"

@@ -32,7 +32,7 @@ def knock_out_panel(trace: RoutingTrace, *, layer: str, expert: int) -> None:
         st.markdown("#### What breaks without it", width="stretch")
         if not found.empty:
             definitions_popover(("knock_out",), key="expert_knock_out")
-            data_popover(lambda: found, key="expert_knock_out")
+            data_popover(lambda: found, key="expert_knock_out", definitions=("knock_out",))
     if found.empty:
         st.markdown(f"Nobody has knocked {escaped(name)} out yet. With the model at hand:")
         command = f"routescope knock-out {trace.path or 'RUN'} --experts {layer}·E{expert}"

@@ -10,9 +10,10 @@ import streamlit as st
 
 from analysis.experts import expert_profile
 from analysis.load import activation_rate, expert_load
-from analysis.single_expert import load_over_run, similar_experts
+from analysis.single_expert import expert_lifts, load_over_run, similar_experts
 from analysis.specialization import specialization
 from app import cache, choices, state
+from app.explain import hint
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import snapshots
 from app.sentences import escaped, percent, times
@@ -133,14 +134,14 @@ def _numbers(trace: RoutingTrace, selection: Selection, within: Selection, *, la
     share = float(load[expert])
     place = int((load > share).sum()) + 1 if np.isfinite(share) else 0
     cards = [
-        ("Load ÷ even share", times(share * facts.n_experts) if np.isfinite(share) else "unknown"),
-        ("Share of the layer's work", percent(share)),
-        ("Chosen by", f"{percent(rate)} of tokens"),
-        ("Place in its layer", f"{place} of {facts.n_experts}" if place else "unknown"),
+        ("Load ÷ even share", times(share * facts.n_experts) if np.isfinite(share) else "unknown", "over_fair"),
+        ("Share of the layer's work", percent(share), "load"),
+        ("Chosen by", f"{percent(rate)} of tokens", "activation_rate"),
+        ("Place in its layer", f"{place} of {facts.n_experts}" if place else "unknown", "place"),
     ]
     with st.container(horizontal=True, gap="small", key="expert_numbers"):
-        for label, value in cards:
-            st.metric(label, value, border=True)
+        for label, value, column in cards:
+            st.metric(label, value, border=True, help=hint(column, within=("expert_load",)))
 
 
 def _beyond(trace: RoutingTrace, layer: str, expert: int) -> str:
@@ -157,11 +158,11 @@ def _beyond(trace: RoutingTrace, layer: str, expert: int) -> str:
 
 
 def _similar(trace: RoutingTrace, *, layer: str, expert: int) -> None:
-    found = cache.answer(trace, similar_experts, layer=layer, expert=expert)
+    found = similar_experts(trace, layer=layer, expert=expert, lifts=cache.answer(trace, expert_lifts))
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown("#### Experts that are used alike", width="stretch")
         definitions_popover(("similar_experts",), key="expert_similar")
-        data_popover(lambda: found, key="expert_similar")
+        data_popover(lambda: found, key="expert_similar", definitions=("similar_experts",))
     shown = found.head(_SHOWN_SIMILAR)
     lines = []
     for row in shown.itertuples():

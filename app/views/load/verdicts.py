@@ -57,7 +57,7 @@ def verdicts(trace: RoutingTrace, selection: Selection, *, batch_size: int) -> N
                 for row in found.itertuples():
                     st.markdown(f"**{_CHECKS[row.check]}**: {escaped(row.threshold)}. {escaped(row.reason)}")
             definitions_popover(("load_health",), key="load_health")
-            data_popover(lambda: found.drop(columns="query"), key="load_health")
+            data_popover(lambda: found.drop(columns="query"), key="load_health", definitions=("load_health",))
         for row in found[found["level"] != "good"].itertuples():
             _line(selection, row)
         well = found[found["level"] == "good"]

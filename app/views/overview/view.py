@@ -13,6 +13,7 @@ from analysis.scores import task_scores
 from app import cache, choices, sentences
 from app.commands.findings import link_of
 from app.commands.terminal import bytes_in_words
+from app.explain import hint
 from app.links import view_link
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.questions import findings_since
@@ -57,17 +58,17 @@ def _numbers(found: TraceSummary) -> None:
     experts = sorted({facts.n_experts for facts in found.layers})
     top_k = sorted({facts.top_k for facts in found.layers})
     cards = (
-        (f"{found.unit.capitalize()}s", f"{found.n_tokens:,}"),
-        ("Prompts", f"{found.n_prompts:,}"),
-        ("Tasks", f"{len(found.tasks):,}"),
-        ("MoE layers", f"{found.n_layers:,}"),
-        ("Experts a layer", _span(experts)),
-        ("Selected a token", _span(top_k)),
-        ("On disk", bytes_in_words(found.disk_bytes) if found.disk_bytes is not None else "in memory"),
+        (f"{found.unit.capitalize()}s", f"{found.n_tokens:,}", "n_tokens"),
+        ("Prompts", f"{found.n_prompts:,}", "n_prompts"),
+        ("Tasks", f"{len(found.tasks):,}", "n_tasks"),
+        ("MoE layers", f"{found.n_layers:,}", "n_layers"),
+        ("Experts a layer", _span(experts), "n_experts"),
+        ("Selected a token", _span(top_k), "top_k"),
+        ("On disk", bytes_in_words(found.disk_bytes) if found.disk_bytes is not None else "in memory", "disk_bytes"),
     )
     with st.container(horizontal=True, gap="small", key="numbers"):
-        for label, value in cards:
-            st.metric(label, value, border=True)
+        for label, value, column in cards:
+            st.metric(label, value, border=True, help=hint(column, within=("summary",)))
     st.caption(_provenance(found))
 
 
@@ -124,7 +125,7 @@ def _findings(trace: RoutingTrace) -> None:
     )
     with st.container(horizontal=True, gap="small"):
         definitions_popover(("findings",), key="findings")
-        data_popover(lambda: _table(found), key="findings")
+        data_popover(lambda: _table(found), key="findings", definitions=("findings",))
 
 
 def _earlier(trace: RoutingTrace) -> Run | None:

@@ -197,7 +197,7 @@ def _all_measures(measures: pd.DataFrame, *, n_nodes: int) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown("#### Every measure, with its interval", width="stretch")
         definitions_popover(("placement_what_if",), key="placement_table")
-        data_popover(lambda: measures.reset_index(), key="placement_table")
+        data_popover(lambda: measures.reset_index(), key="placement_table", definitions=("placement_what_if",))
     st.dataframe(told.table_of(measures, _measures(n_nodes)), height="content")
     n_batches = measures.attrs["n_batches"]
     sure = "; 95\N{NO-BREAK SPACE}% intervals from drawing batches again" if n_batches > 1 else ", so no interval"

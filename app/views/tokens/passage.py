@@ -37,6 +37,8 @@ _TITLES = {
 }
 _DIGITS = {"margin": 3, "entropy": 3, "nll": 2, "change": 2}
 _NO_RUN = "choose a run"
+# What the sections of docs/metrics.md are that the numbers of a passage belong to.
+_DEFINITIONS = ("token_experts", "margins", "routing_entropy", "token_churn")
 _KEY = "token_strip"
 # Entropies of more numbers than this would be waited for; they are worked out where they are asked for.
 _MOST_SCORES = 8_000_000
@@ -93,8 +95,8 @@ def passage_panel(trace: RoutingTrace, selection: Selection, reading: Reading, *
             shade = choices.choose("Color by", _known(trace, routing, tokens), name="shade", shown=_SHADES.__getitem__)
         base = _pick_base(trace) if shade == "change" else None
         st.space("stretch")
-        definitions_popover(("margins", "routing_entropy", "token_churn"), key="passage")
-        data_popover(lambda: _token_table(tokens, experts, layer.label), key="passage")
+        definitions_popover(_DEFINITIONS, key="passage")
+        data_popover(lambda: _token_table(tokens, experts, layer.label), key="passage", definitions=_DEFINITIONS)
     shading, sentence = _shading(trace, reading, routing, shade=shade, base=base, layer=layer, experts=experts)
 
     def choose(position: int | None) -> None:
