@@ -13,10 +13,20 @@ from analysis.agreement import ExpertTaskTypes, expert_task_types
 from analysis.clustering import Clustering, clusters
 from analysis.findings import Finding, findings
 from analysis.hierarchy import Order, hierarchical_order
+from analysis.load import expert_load
 from analysis.signatures import signatures
 from routing import RoutingTrace
 
-__all__ = ["ExpertGroups", "ExpertOrder", "TaskOrder", "expert_groups", "expert_order", "findings_since", "task_order"]
+__all__ = [
+    "ExpertGroups",
+    "ExpertOrder",
+    "TaskOrder",
+    "expert_groups",
+    "expert_order",
+    "findings_since",
+    "layer_order",
+    "task_order",
+]
 
 Values = Literal["lift", "load", "rate"]
 
@@ -77,6 +87,18 @@ def expert_order(trace: RoutingTrace, *, values: Values, layers: tuple[str, ...]
     order = hierarchical_order(table, axis="item")
     names = list(zip(table["layer"].values.astype(str), table["expert"].values.tolist(), strict=True))
     return ExpertOrder(experts=tuple((str(layer), int(e)) for layer, e in (names[i] for i in order.order)), order=order)
+
+
+def layer_order(trace: RoutingTrace) -> Order:
+    """Layers by how alike their loads fall off from the busiest expert to the idlest.
+
+    Experts of two layers have only their ranks in common, so it is the sorted loads that are compared.
+    """
+    load = expert_load(trace).transpose("layer", "expert").to_numpy()
+    known = np.isfinite(load)
+    factor = np.where(known, load * known.sum(axis=1, keepdims=True), 0.0)
+    falling = np.where(known.any(axis=1, keepdims=True), -np.sort(-factor, axis=1), np.nan)
+    return hierarchical_order(xr.DataArray(falling, dims=("item", "feature")))
 
 
 def expert_groups(trace: RoutingTrace, *, layers: tuple[str, ...] = (), seed: int = 0) -> ExpertGroups:

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from app.questions import layer_order
 from routing import save_trace
 from tests.adapter_traces import task_moe_trace
 from tests.app.conftest import counted, text_of
@@ -175,3 +176,42 @@ def test_a_slow_answer_leaves_the_page_usable(open_app, causes, monkeypatch):
     assert not page.exception
     assert "The load is being checked" in text_of(page)
     assert "load_heatmap" in {each.key for each in page.get("plotly_chart")}
+
+
+def test_each_layer_has_its_own_order_and_a_click_finds_who_stands_there(open_app):
+    page = open_app("load", {"run": "skewed", "expert_order": "load", "layer_order": "uneven"})
+    assert not page.exception
+    layout = spec(page, "load_heatmap")["layout"]
+    # Expert 3 of L02 is the planted one: the least even layer comes first, and its busiest expert.
+    assert layout["yaxis"]["ticktext"][0] == "L02"
+    assert layout["xaxis"]["title"]["text"] == "place in the order of the layer"
+    names = spec(page, "load_heatmap")["data"][0]["text"]
+    assert names[0][0] == "L02·E3"
+    assert all(sorted(row) == [f"{row[0][:3]}·E{expert}" for expert in range(8)] for row in names)
+    page.session_state["load_heatmap_bridge"] = {"click": {"x": 0, "y": 0}}
+    assert "Each layer has its own order of experts, the busiest first" in text_of(page)
+
+
+@pytest.mark.parametrize("columns", ["clustered", "type", "strength", "even"])
+def test_every_order_of_experts_draws_each_once(open_app, columns):
+    page = open_app("load", {"run": "even", "expert_order": columns, "layer_order": "clustered", "experts": "L01.E6"})
+    assert not page.exception
+    names = spec(page, "load_heatmap")["data"][0]["text"]
+    assert sorted(name for row in names for name in row) == [f"L0{n}·E{e}" for n in range(3) for e in range(8)]
+    (frame,) = (shape for shape in spec(page, "load_heatmap")["layout"]["shapes"])
+    assert names[int(frame["y0"] + 0.5)][int(frame["x0"] + 0.5)] == "L01·E6"
+    assert "loads fall off alike" in text_of(page)
+
+
+def test_layers_are_clustered_by_their_sorted_loads():
+    # The first and the last layer have one busy expert, whichever it is; that of the middle is even.
+    trace = trace_of([[[0], [0], [3]], [[0], [1], [3]], [[0], [2], [3]], [[1], [3], [0]]], n_experts=4)
+    order = layer_order(trace)
+    assert sorted(order.order[:2].tolist()) == [0, 2] or sorted(order.order[1:].tolist()) == [0, 2]
+
+
+def test_orders_of_a_run_of_counts_draw(app_on):
+    page = app_on(
+        counted(planted_trace(seed=0)), "load", {"expert_order": "type", "layer_order": "clustered", "tasks": "facts"}
+    )
+    assert not page.exception

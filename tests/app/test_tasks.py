@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
@@ -145,3 +146,53 @@ def test_a_zoom_into_pooled_cells_asks_for_the_experts_beneath_them():
     )
     text = Window(rows=(1, 2), columns=(3, 9)).to_text(ASKED, shape=(2, 10))
     assert Window.from_text(text, ASKED, shape=(2, 10)) == Window(rows=(1, 2), columns=(3, 9))
+
+
+def test_both_trees_are_drawn_and_say_what_they_join(open_app):
+    page = open_app("tasks", {"run": "even", "columns": "clustered"})
+    drawn = spec(page, "tasks_heatmap")["data"]
+    assert [each["xaxis"] for each in drawn if each.get("yaxis") == "y5"] == ["x"]
+    assert [each["yaxis"] for each in drawn if each.get("xaxis") == "x3"] == ["y"]
+    said = text_of(page)
+    assert "rows by the lift of all 24 experts and columns by the lift of all 6 tasks; never what is pooled" in said
+
+
+@pytest.mark.parametrize("orders", [("even", "even"), ("even", "load")])
+@pytest.mark.parametrize("over", ["task", "task_type"])
+def test_orders_by_a_metric(open_app, orders, over):
+    page = open_app("tasks", {"run": "even", "rows": orders[0], "columns": orders[1], "over": over})
+    assert not page.exception
+    names = spec(page, "tasks_heatmap")["data"][0]["text"]
+    assert len({name.partition(" · ")[2] for name in names[0]}) == 24
+
+
+def test_the_busiest_expert_comes_first_by_load(open_app):
+    page = open_app("tasks", {"run": "skewed", "columns": "load"})
+    assert spec(page, "tasks_heatmap")["data"][0]["text"][0][0].endswith("L02·E3")
+
+
+def test_a_large_run_is_shown_before_its_test_and_its_orders_are_there(open_app, monkeypatch):
+    waits = {"on": True}
+
+    def beside(trace, function, *, what, slow, **options):
+        assert slow
+        return None if waits["on"] else function(trace, **options)
+
+    monkeypatch.setattr("app.views.tasks.orders._MOST_AT_ONCE", 10)
+    monkeypatch.setattr("app.views.tasks.orders.slow_answers.tables", beside)
+    query = {"run": "even", "columns": "clustered"}
+    first = open_app("tasks", query)
+    assert not first.exception
+    assert spec(first, "tasks_heatmap")["layout"]["xaxis"]["title"]["text"] == "expert, by layer"
+    assert "beyond chance" not in text_of(first)
+    waits["on"] = False
+    then = open_app("tasks", query)
+    assert "cells differ from the average beyond chance" in text_of(then)
+    assert "The trees (Ward" in text_of(then)
+
+
+def test_a_filter_of_tasks_takes_branches_out_of_the_tree(open_app):
+    page = open_app("tasks", {"run": "even", "tasks": "facts,spans,topics"})
+    (tree,) = (each for each in spec(page, "tasks_heatmap")["data"] if each.get("xaxis") == "x3")
+    # Two joins of three rows, four corners each and a gap.
+    assert len(np.frombuffer(base64.b64decode(tree["y"]["bdata"]), tree["y"]["dtype"])) == 10

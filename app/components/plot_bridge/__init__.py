@@ -16,12 +16,12 @@ import streamlit as st
 
 from app.exchange import component_state
 
-__all__ = ["Click", "Range", "Tooltip", "bridge_key", "plot_bridge", "row_of"]
+__all__ = ["Click", "Label", "Range", "Tooltip", "bridge_key", "plot_bridge", "row_of"]
 
 _HERE = Path(__file__).parent
 _mount = st.components.v2.component(
     "routescope.plot_bridge",
-    js="\n".join((_HERE / name).read_text("utf-8") for name in ("tooltip.js", "plot_bridge.js")),
+    js="\n".join((_HERE / name).read_text("utf-8") for name in ("tooltip.js", "labels.js", "plot_bridge.js")),
 )
 _STEPS = 65534
 _NONE = 65535
@@ -42,6 +42,19 @@ class Click:
     y: Any
     z: float | None = None
     customdata: Any = None
+
+
+@dataclass(frozen=True)
+class Label:
+    """One click on a name beside an axis.
+
+    Attributes:
+        axis: "x" or "y".
+        at: place on the axis that the name stands at.
+    """
+
+    axis: str
+    at: float
 
 
 def row_of(customdata: Any) -> int:
@@ -85,6 +98,7 @@ def plot_bridge(
     target: str,
     on_click: Callable[[Click], None] | None = None,
     on_range: Callable[[Range | None], None] | None = None,
+    on_label: Callable[[Label], None] | None = None,
     tooltip: Tooltip | None = None,
 ) -> None:
     """Listen to one chart of the page.
@@ -93,6 +107,7 @@ def plot_bridge(
         target: key of the `st.plotly_chart` that is listened to.
         on_click: called with a click, before the rerun that it causes.
         on_range: called with the part that was zoomed into, None for a double click, before the rerun that it causes.
+        on_label: called with the name beside an axis that was clicked, before the rerun that it causes.
         tooltip: what cells say when pointed at.
     """
     key = bridge_key(target)
@@ -107,11 +122,22 @@ def plot_bridge(
         if told and on_range is not None:
             on_range(Range(tuple(told["x"]), tuple(told["y"])) if told.get("x") else None)
 
+    def named() -> None:
+        told = component_state(key, "label")
+        if told and on_label is not None:
+            on_label(Label(axis=str(told["axis"]), at=float(told["at"])))
+
     _mount(
         key=key,
-        data={"target": target, "zooms": on_range is not None, "tooltip": _sent(tooltip)},
+        data={
+            "target": target,
+            "zooms": on_range is not None,
+            "labels": on_label is not None,
+            "tooltip": _sent(tooltip),
+        },
         on_click_change=clicked,
         on_range_change=zoomed,
+        on_label_change=named,
     )
 
 

@@ -48,7 +48,13 @@ export default function ({ parentElement, data, setTriggerValue }) {
     },
     plotly_unhover: () => tooltip?.hide(),
   };
+  const named = (event) => {
+    const label = data.labels && labelUnder(chart, event);
+    if (label) setTriggerValue("label", label);
+  };
   const detach = () => {
+    chart?.removeEventListener("click", named);
+    chart?.removeEventListener("mousemove", showThatLabelsLead);
     for (const [name, handler] of Object.entries(handlers)) chart?.removeListener?.(name, handler);
   };
   const attach = () => {
@@ -58,6 +64,10 @@ export default function ({ parentElement, data, setTriggerValue }) {
     detach();
     chart = found;
     for (const [name, handler] of Object.entries(handlers)) chart.on(name, handler);
+    if (data.labels) {
+      chart.addEventListener("click", named);
+      chart.addEventListener("mousemove", showThatLabelsLead);
+    }
     chart.dataset.bridged = "true";
     chart.querySelectorAll(".nsewdrag").forEach((pane) => (pane.style.cursor = "pointer"));
   };

@@ -11,13 +11,15 @@ import xarray as xr
 from analysis.experts import expert_profile
 from analysis.load import expert_load, idle_experts, load_balance
 from app import cache, choices, sentences, state
-from app.components.plot_bridge import Click
+from app.components.plot_bridge import Click, Label
 from app.links import expert_link
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import Run
 from app.training import CURVES, training_panels
 from app.views.load import panels as load_panels
+from app.views.load.orders import COLUMNS, ROWS, Arranged, arranged, of_order
 from app.views.load.verdicts import verdicts
+from app.views.tasks.part import pick
 from figures.bars import share_bars
 from figures.heatmap import load_heatmap
 from figures.lines import Track, layer_tracks
@@ -66,8 +68,6 @@ def _experts(
     other = _other(trace, within)
     load = cache.answer(trace, expert_load, within=within)
     _heatmap(trace, selection, load=load, balance=balance, threshold=threshold, other=other)
-    if other is not None:
-        _other_heatmap(other, load=load, threshold=threshold)
     _tracks(balance=balance, threshold=threshold, other=other)
     left, right = st.columns(2, gap="large")
     with left:
@@ -115,51 +115,81 @@ def _heatmap(
     threshold: float,
     other: _Other | None,
 ) -> None:
-    layers = [str(layer) for layer in load["layer"].values]
+    rows, columns = choices.chosen("layer_order", list(ROWS)), choices.chosen("expert_order", list(COLUMNS))
+    within = replace(selection, experts=(), focus=None)
+    order = arranged(trace, within=within, load=load, balance=balance, rows=rows, columns=columns)
 
     def clicked(click: Click) -> None:
-        expert = (layers[round(click.y)], round(click.x))
-        chosen = () if selection.experts == (expert,) else (expert,)
-        state.select(replace(selection, experts=chosen))
+        pick(selection, order.at(round(click.y), round(click.x)))
 
-    def controls() -> None:
-        with st.container(horizontal=True, gap="large"):
-            choices.choose(
-                "A layer is uneven above",
-                _THRESHOLDS,
-                name="uneven",
-                default="1.5",
-                shown=lambda each: f"{each} ×",
-                help="The load of the busiest expert over the mean load of its layer.",
-            )
-            if others := _others(trace):
-                with st.container(width=360):
-                    choices.choose("Compare with", [_NO_RUN, *others], name="base", kind="select")
+    def named(label: Label) -> None:
+        if label.axis == "y":
+            layer = (order.layers[round(label.at)],)
+            state.select(replace(selection, layers=() if selection.layers == layer else layer))
+        else:
+            experts = tuple(order.at(row, round(label.at)) for row in range(len(order.layers)))
+            there = tuple(each for each in experts if bool(trace.expert_exists.sel(layer=each[0], expert=each[1])))
+            state.select(replace(selection, experts=() if selection.experts == there else there))
 
     panel(
         "Load of every expert against the even share of its layer",
         load_heatmap(
-            load,
-            exists=trace.expert_exists.sel(layer=layers),
+            load.sel(layer=order.layers),
+            exists=trace.expert_exists.sel(layer=order.layers),
             selected=selection.experts,
             beside=None if other is None else other.load,
+            order=order.experts,
+            row_tree=order.tree,
             names=trace.expert_names,
             mode=mode(),
         ),
         key="load_heatmap",
-        reading=sentences.of_balance(balance, threshold=threshold) + " Click a cell to look at that expert.",
+        reading=sentences.of_balance(balance, threshold=threshold)
+        + of_order(order, rows=rows, columns=columns)
+        + " Click a cell to look at that expert, or the name of a layer to select it.",
         table=lambda: load.to_dataframe(name="load").dropna().reset_index(),
         definitions=("expert_load", "max_over_mean"),
         on_click=clicked,
-        controls=controls,
+        on_label=named,
+        controls=lambda: _controls(trace),
     )
+    if other is not None:
+        _other_heatmap(other, order, load=load, threshold=threshold)
 
 
-def _other_heatmap(other: _Other, *, load: xr.DataArray, threshold: float) -> None:
-    layers = [str(layer) for layer in other.load["layer"].values]
+def _controls(trace: RoutingTrace) -> None:
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+        choices.choose(
+            "A layer is uneven above",
+            _THRESHOLDS,
+            name="uneven",
+            default="1.5",
+            shown=lambda each: f"{each} ×",
+            help="The load of the busiest expert over the mean load of its layer.",
+        )
+        for label, name, orders in (("Order of layers", "layer_order", ROWS), ("of experts", "expert_order", COLUMNS)):
+            with st.container(width=170):
+                choices.choose(label, list(orders), name=name, shown=orders.__getitem__, kind="select")
+        if others := _others(trace):
+            with st.container(width=300):
+                choices.choose("Compare with", [_NO_RUN, *others], name="base", kind="select")
+
+
+def _other_heatmap(other: _Other, order: Arranged, *, load: xr.DataArray, threshold: float) -> None:
+    held = {str(layer) for layer in other.load["layer"].values}
+    layers = [layer for layer in order.layers if layer in held]
+    # The same expert in the same place, where both runs have the same ones.
+    same = len(layers) == len(order.layers) == len(held) and other.load.sizes["expert"] == load.sizes["expert"]
+    layers = layers if same else [str(layer) for layer in other.load["layer"].values]
     panel(
         f"The same in {sentences.escaped(other.name)}",
-        load_heatmap(other.load, exists=other.trace.expert_exists.sel(layer=layers), beside=load, mode=mode()),
+        load_heatmap(
+            other.load.sel(layer=layers),
+            exists=other.trace.expert_exists.sel(layer=layers),
+            beside=load,
+            order=order.experts if same else None,
+            mode=mode(),
+        ),
         key="load_heatmap_base",
         reading=sentences.of_balance(other.balance, threshold=threshold),
         table=lambda: other.load.to_dataframe(name="load").dropna().reset_index(),

@@ -32,6 +32,7 @@ __all__ = [
     "make_instances",
     "make_map",
     "strongest_groups",
+    "strongest_of",
     "umap_or_job",
 ]
 
@@ -154,7 +155,15 @@ def strongest_groups(trace: RoutingTrace, *, over: Literal["task", "task_type"])
     Returns:
         (layer, expert) · group, lift · lift in log2 ratio; group missing where no lift is significant.
     """
-    found = specialization(trace, over=over)
+    return strongest_of(specialization(trace, over=over))
+
+
+def strongest_of(found: xr.Dataset) -> pd.DataFrame:
+    """The same of lifts that were tested already.
+
+    Returns:
+        (layer, expert) · group, lift · lift in log2 ratio; group missing where no lift is significant.
+    """
     lift = found["lift"].where(found["significant"] & (found["lift"] > 0)).transpose("layer", "expert", "group")
     values = np.nan_to_num(lift.to_numpy().reshape(-1, lift.sizes["group"]), nan=-np.inf)
     known = np.isfinite(values).any(axis=1)

@@ -11,14 +11,16 @@ import streamlit as st
 import xarray as xr
 
 from analysis.load import expert_load
-from analysis.specialization import specialization
 from app import cache, choices, state
-from app.components.plot_bridge import Click, Range, Tooltip
+from app.components.plot_bridge import Click, Label, Range, Tooltip
 from app.panel import mode, panel
 from app.views.tasks import sentences as task_sentences
-from app.views.tasks.table import COLUMNS, ROWS, Asked, Window, column_types, experts_in_order, groups_in_order, tree
+from app.views.tasks.orders import tested
+from app.views.tasks.part import pick
+from app.views.tasks.table import COLUMNS, ROWS, Asked, Ordered, Window, column_types, experts_in_order, groups_in_order
 from figures.grid import ColorScale, log2_scale
 from figures.task_heatmap import MOST_TOLD, Cells, cells_of, task_expert_heatmap
+from figures.trees import Tree
 from routing import RoutingTrace, Selection, expert_name
 
 __all__ = ["draw_cells"]
@@ -53,13 +55,14 @@ def draw_cells(trace: RoutingTrace, selection: Selection) -> None:
 
 
 def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
-    n_permutations = 0 if trace.level == "counts" else 1000
     with st.spinner("Comparing tasks with shuffled prompts …", show_time=True):
-        special = cache.answer(trace, specialization, over=asked.over, n_permutations=n_permutations)
+        special = tested(trace, over=asked.over)
+    n_permutations = int(special.attrs["n_permutations"])
     layers = list(selection.layers or trace.layers)
     special = special.sel(layer=layers)
-    groups = groups_in_order(trace, selection, asked, special=special)
-    experts = experts_in_order(trace, selection, asked, special=special)
+    rows = groups_in_order(trace, selection, asked, special=special)
+    columns = experts_in_order(trace, selection, asked, special=special)
+    groups, experts = rows.names, columns.names
     special = special.sel(group=groups)
     values = special[asked.values] if asked.values != "load" else _load(trace, asked, groups=groups, layers=layers)
     shape = (len(groups), len(experts))
@@ -76,17 +79,17 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         muted=muted,
         details=(2.0 ** special["lift"], special["rate"], special["q_value"]),
     )
-    whole = len(groups) == len(trace.tasks) == bottom - top and asked.rows == "clustered" and asked.over == "task"
     figure = task_expert_heatmap(
         cells,
         scale=_scale(values, muted, asked, unit=str(values.attrs.get("unit", "share"))),
         value_text=_hover(asked, tested=n_permutations > 0, weighed=_weighed(special)),
         task_types=trace.task_types if asked.over == "task" else {name: name for name in groups},
-        row_tree=tree(trace, selection, asked).order.linkage if whole else None,
-        blocks=asked.columns == "layer",
+        row_tree=_tree(rows, first=top, n_pooled=1),
+        column_tree=_tree(columns, first=left, n_pooled=cells.n_pooled),
+        blocks=asked.columns == "layer" or columns.waits,
         selected=selection.experts,
         names=trace.expert_names,
-        column_types=column_types(trace) if asked.columns in ("type", "clustered") else None,
+        column_types=column_types(trace) if asked.columns != "layer" else None,
         mode=mode(),
     )
 
@@ -94,8 +97,16 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         if isinstance(click.customdata, int):
             _pick_group(trace, selection, cells.groups[click.customdata], over=asked.over)
             return
-        _, expert = cells.at(float(click.x), float(click.y))
-        state.select(replace(selection, experts=() if selection.experts == (expert,) else (expert,)))
+        pick(selection, cells.at(float(click.x), float(click.y))[1])
+
+    def named(label: Label) -> None:
+        if label.axis == "y":
+            _pick_group(trace, selection, cells.groups[round(label.at)], over=asked.over)
+        elif len(layers) == 1:
+            pick(selection, cells.experts[int(cells.columns[round(label.at)])])
+        else:
+            layer = cells.experts[int(cells.columns[round(label.at)])][0]
+            state.select(replace(selection, layers=(layer,)))
 
     def zoomed(seen: Range | None) -> None:
         found = None if seen is None else Window.of_range(seen, cells, origin=(top, left))
@@ -106,13 +117,41 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         f"{_TITLES[asked.values]}, {_OVER_NAMES[asked.over]} × experts",
         figure,
         key="tasks_heatmap",
-        reading=_reading(special, values, asked, picked=selection.experts) + _pooling(cells) + _part(window, shape),
+        reading=_reading(special, values, asked, picked=selection.experts)
+        + _pooling(cells)
+        + _of_orders(trace, rows, columns, asked)
+        + _part(window, shape),
         table=lambda: _table(special, groups=groups[top:bottom], experts=experts[left:right]),
         definitions=_DEFINITIONS[asked.values],
         on_click=clicked,
         controls=lambda: _controls(trace, selection, zoomed=window is not None),
+        on_label=named,
         on_range=zoomed,
         tooltip=_tooltip(trace, cells, asked, tested=n_permutations > 0) if cells.values.size > MOST_TOLD else None,
+    )
+
+
+def _of_orders(trace: RoutingTrace, rows: Ordered, columns: Ordered, asked: Asked) -> str:
+    return task_sentences.of_orders(
+        rows=_n_leaves(rows),
+        columns=_n_leaves(columns),
+        n_experts=len(columns.names),
+        n_tasks=len(trace.tasks),
+        values=_VALUE_NAMES[asked.values],
+    )
+
+
+def _n_leaves(ordered: Ordered) -> int | None:
+    found = ordered.clustered
+    return None if found is None or found.linkage is None else len(found.linkage) + 1
+
+
+def _tree(ordered: Ordered, *, first: int, n_pooled: int) -> Tree | None:
+    """The tree beside rows or columns that it ordered, in drawn cells."""
+    if ordered.clustered is None:
+        return None
+    return ordered.clustered.tree(
+        {name: (place - first + 0.5) / n_pooled - 0.5 for place, name in enumerate(ordered.names)}
     )
 
 
@@ -135,7 +174,7 @@ def _tooltip(trace: RoutingTrace, cells: Cells, asked: Asked, *, tested: bool) -
 
 def _part(window: Window | None, shape: tuple[int, int]) -> str:
     if window is None:
-        return " Drag over a part to zoom into it; click the strip beside a row to select its task."
+        return " Drag over a part to zoom into it; click the name of a row or of a layer to select it."
     (top, bottom), (left, right) = window.rows, window.columns
     return (
         f" This is a part: rows {top + 1} to {bottom} of {shape[0]}, experts {left + 1:,} to {right:,} of {shape[1]:,} "

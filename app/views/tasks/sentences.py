@@ -10,7 +10,7 @@ import xarray as xr
 from app.sentences import and_list, count, escaped, percent, times
 from routing import expert_name
 
-__all__ = ["of_expert", "of_features", "of_lift", "of_values"]
+__all__ = ["of_expert", "of_features", "of_lift", "of_orders", "of_values"]
 
 
 def of_lift(table: xr.Dataset) -> str:
@@ -76,6 +76,30 @@ def of_expert(table: xr.Dataset, layer: str, expert: int) -> str:
     ]
     beyond = ", beyond chance" if tested else ""
     return f"**{name}**, {percent(overall)} over all, is used more by {and_list(told)}{beyond}."
+
+
+def of_orders(*, rows: int | None, columns: int | None, n_experts: int, n_tasks: int, values: str) -> str:
+    """What clustered rows and columns were clustered by; empty where neither is.
+
+    Args:
+        rows: leaves of the tree of tasks; None where no tree is drawn.
+        columns: leaves of the tree of experts.
+        n_experts: experts that describe a task.
+        n_tasks: tasks that describe an expert.
+        values: what the numbers are.
+    """
+    parts = []
+    if rows is not None:
+        parts.append(f"rows by the {values} of all {count(n_experts, 'expert')}")
+    if columns is not None:
+        several = "" if columns > n_experts // 2 else f", gathered in {columns:,} clusters first"
+        parts.append(f"columns by the {values} of all {count(n_tasks, 'task')}{several}")
+    if not parts:
+        return ""
+    return (
+        f" The trees (Ward, leaves turned so that neighbors are alike) join {' and '.join(parts)}; never what is "
+        "pooled on the screen, nor a picture in two dimensions."
+    )
 
 
 def of_values(values: xr.DataArray, *, what: str, names: Mapping[str, Sequence[str]] | None = None) -> str:

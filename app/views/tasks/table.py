@@ -10,15 +10,27 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from analysis.evenness import evenness_of_experts, evenness_of_groups
+from analysis.load import expert_load
 from analysis.scores import task_scores
 from app import cache
 from app.components.plot_bridge import Range
-from app.questions import TaskOrder, expert_order, task_order
-from app.views.map.kept import strongest_groups
+from app.views.map.kept import strongest_groups, strongest_of
+from app.views.tasks.orders import Clustered, clustered, is_large, tested
 from figures.cells import Cells
 from routing import RoutingTrace, Selection
 
-__all__ = ["COLUMNS", "ROWS", "Asked", "Window", "column_types", "experts_in_order", "groups_in_order", "tree"]
+__all__ = [
+    "COLUMNS",
+    "ROWS",
+    "Asked",
+    "Ordered",
+    "Window",
+    "column_types",
+    "expert_metric",
+    "experts_in_order",
+    "groups_in_order",
+]
 
 Expert = tuple[str, int]
 
@@ -27,6 +39,7 @@ ROWS = {
     "type": "by type",
     "strength": "by preference",
     "score": "by score",
+    "even": "by evenness",
     "recorded": "recorded",
 }
 COLUMNS = {
@@ -34,7 +47,11 @@ COLUMNS = {
     "clustered": "clustered",
     "type": "by type served",
     "strength": "by preference",
+    "load": "by load",
+    "even": "by evenness",
 }
+_CLUSTERED_ROWS = ("clustered", "type")
+_CLUSTERED_COLUMNS = ("clustered", "type")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,59 +112,116 @@ def _order_of(asked: Asked, shape: tuple[int, int]) -> str:
     return f"{asked.over}.{asked.rows}.{asked.columns}.{values}.{shape[0]}x{shape[1]}"
 
 
-def tree(trace: RoutingTrace, selection: Selection, asked: Asked) -> TaskOrder:
-    """Tasks in an order in which neighbors use the experts alike."""
-    return cache.answer(trace, task_order, values=asked.values, layers=tuple(selection.layers))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ordered:
+    """Rows or columns as they are asked for.
+
+    Attributes:
+        names: tasks or types, or (layer, expert), in order.
+        clustered: what put them into that order; None where no tree did, or it is still being found.
+        waits: whether the order that was asked for is still being found.
+    """
+
+    names: list
+    clustered: Clustered | None = None
+    waits: bool = False
 
 
-def groups_in_order(trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset) -> list[str]:
+def groups_in_order(trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset) -> Ordered:
     """The rows: selected tasks, or their types, as the controls order them."""
     shown = set(selection.tasks or trace.tasks)
     if asked.over == "task_type":
-        return list(dict.fromkeys(trace.task_types[task] for task in trace.tasks if task in shown))
-    names: Sequence[str]
-    if asked.rows == "recorded":
-        names = trace.tasks
-    elif asked.rows == "strength":
-        strength = _preference(special).max(("layer", "expert")).fillna(0)
-        by_name = dict(zip(strength["group"].values.astype(str), strength.to_numpy(), strict=True))
-        names = sorted(trace.tasks, key=lambda task: -by_name.get(task, 0.0))
-    elif asked.rows == "score":
-        scores = cache.answer(trace, task_scores)["score"].to_dict()
-        names = sorted(trace.tasks, key=lambda task: -np.nan_to_num(scores.get(task, np.nan), nan=-1.0))
-    else:
-        names = tree(trace, selection, asked).names
+        shown = {trace.task_types[task] for task in shown}
+        return Ordered(names=[name for name in _types_in_order(trace, asked, special=special) if name in shown])
+    found: Clustered | None = None
+    names: Sequence[str] = trace.tasks
+    if asked.rows in _CLUSTERED_ROWS:
+        found = clustered(trace, of="task", values=asked.values, layers=tuple(selection.layers))
+        names = trace.tasks if found is None else found.names
         if asked.rows == "type":
             types = list(dict.fromkeys(trace.task_types.values()))
             names = sorted(names, key=lambda task: types.index(trace.task_types[task]))
-    return [task for task in names if task in shown]
+    elif asked.rows == "score":
+        scores = cache.answer(trace, task_scores)["score"].to_dict()
+        names = sorted(trace.tasks, key=lambda task: -np.nan_to_num(scores.get(task, np.nan), nan=-1.0))
+    elif asked.rows != "recorded":
+        names = _by_metric(trace.tasks, asked, special=special)
+    return Ordered(
+        names=[task for task in names if task in shown],
+        clustered=found if asked.rows == "clustered" else None,
+        waits=asked.rows in _CLUSTERED_ROWS and found is None,
+    )
 
 
-def experts_in_order(trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset) -> list[Expert]:
+def _types_in_order(trace: RoutingTrace, asked: Asked, *, special: xr.Dataset) -> Sequence[str]:
+    names = list(dict.fromkeys(trace.task_types.values()))
+    return _by_metric(names, asked, special=special) if asked.rows in ("strength", "even") else names
+
+
+def _by_metric(names: Sequence[str], asked: Asked, *, special: xr.Dataset) -> list[str]:
+    """Those with the clearest preference first, or those that use fewest experts."""
+    metric = (
+        _preference(special).max(("layer", "expert")).fillna(0)
+        if asked.rows == "strength"
+        else -evenness_of_groups(special["rate"]).fillna(2.0)
+    )
+    by_name = dict(zip(metric["group"].values.astype(str), metric.to_numpy(), strict=True))
+    return sorted(names, key=lambda name: -by_name.get(name, -np.inf))
+
+
+def experts_in_order(trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset) -> Ordered:
     """The columns: the experts of the selected layers, as the controls order them."""
     layers = tuple(selection.layers) or trace.layers
     exists = trace.expert_exists.sel(layer=list(layers)).transpose("layer", "expert").to_numpy()
     plain = [(label, int(expert)) for label, row in zip(layers, exists, strict=True) for expert in np.flatnonzero(row)]
     if asked.columns == "layer":
-        return plain
-    if asked.columns == "strength":
-        table = _preference(special).max("group").fillna(0).transpose("layer", "expert")
-        at = {str(label): number for number, label in enumerate(table["layer"].values)}
-        strength = table.to_numpy()
-        return sorted(plain, key=lambda expert: -strength[at[expert[0]], expert[1]])
-    clustered = list(cache.answer(trace, expert_order, values=asked.values, layers=tuple(selection.layers)).experts)
-    if asked.columns == "clustered":
-        return clustered
-    serves = column_types(trace) or {}
-    types = [*dict.fromkeys(trace.task_types.values()), None]
-    return sorted(clustered, key=lambda expert: types.index(serves.get(expert)))
+        return Ordered(names=plain)
+    if asked.columns in _CLUSTERED_COLUMNS:
+        found = clustered(trace, of="expert", values=asked.values, layers=tuple(selection.layers))
+        if found is None:
+            return Ordered(names=plain, waits=True)
+        if asked.columns == "clustered":
+            return Ordered(names=list(found.names), clustered=found)
+        serves = column_types(trace) or {}
+        types = [*dict.fromkeys(trace.task_types.values()), None]
+        return Ordered(names=sorted(found.names, key=lambda expert: types.index(serves.get(expert))))
+    metric = expert_metric(trace, asked.columns, special=special).sel(layer=list(layers))
+    table = metric.transpose("layer", "expert").to_numpy()
+    at = {label: number for number, label in enumerate(layers)}
+    return Ordered(names=sorted(plain, key=lambda expert: -table[at[expert[0]], expert[1]]))
+
+
+def expert_metric(trace: RoutingTrace, name: str, *, special: xr.Dataset) -> xr.DataArray:
+    """What experts are ordered by, the largest first.
+
+    Args:
+        trace: the trace.
+        name: "strength" for the clearest preference of a task, "load" for the share of the layer's work over the even
+            share, "even" for those first that fewest tasks share.
+        special: lifts and rates, as `specialization` gives them.
+
+    Returns:
+        (layer, expert) · any unit; those never chosen last.
+    """
+    if name == "strength":
+        return _preference(special).max("group").fillna(-1.0)
+    if name == "load":
+        load = cache.answer(trace, expert_load)
+        return (load * load.notnull().sum("expert")).fillna(-1.0)
+    return -evenness_of_experts(special["rate"]).fillna(2.0)
 
 
 def column_types(trace: RoutingTrace) -> dict[Expert, str] | None:
-    """The type of task that each expert serves most beyond chance; None where that cannot be told."""
+    """The type of task that each expert serves most beyond chance; None where that cannot be told, or not yet."""
     if trace.level == "counts" or len(set(trace.task_types.values())) < 2:
         return None
-    table = cache.answer(trace, strongest_groups, over="task_type")["group"].dropna()
+    if is_large(trace):
+        special = tested(trace, over="task_type")
+        if not special.attrs["n_permutations"]:
+            return None
+        table = strongest_of(special)["group"].dropna()
+    else:
+        table = cache.answer(trace, strongest_groups, over="task_type")["group"].dropna()
     return {(str(layer), int(expert)): str(group) for (layer, expert), group in table.items()}
 
 
