@@ -258,7 +258,7 @@ def _idle(trace: RoutingTrace, within: Selection) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         st.markdown("#### Idle experts", width="stretch")
         definitions_popover(("idle_experts",), key="idle")
-        data_popover(lambda: idle, key="idle")
+        data_popover(lambda: idle, key="idle", definitions=("idle_experts",))
     st.markdown(sentences.of_idle(idle, n_experts=n_experts))
     if not idle.empty:
         shown = pd.DataFrame(
