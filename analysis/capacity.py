@@ -1,11 +1,12 @@
 """What a capacity would have dropped.
 
-Legend: P prompt, B batch, G pass, L layer, E expert, F factor, S task, N position bin, R resampling.
+Legend: P prompt, U unit of resampling, B batch, G pass, L layer, E expert, F factor, S task, N position bin, R draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ Priority = Literal["token", "rank"]
 
 _DRAWS = 64
 _CHUNK_TOKENS = 16384
+_MOST_UNITS = 1000
 
 
 def capacity_drops(
@@ -48,6 +50,9 @@ def capacity_drops(
     router are those that were recorded, as if nothing had been dropped. `even_router`: what as many independent tokens
     of an even router would lose.
 
+    Intervals are 95 %: of the whole from drawing batches again, of tasks and positions from drawing prompts again
+    within their tasks, each with what was dropped of it in the queue in which it stood.
+
     Args:
         trace: the trace.
         factors: capacity factors.
@@ -57,14 +62,14 @@ def capacity_drops(
         priority: who comes first: "token" lets each token queue with all its ranks before the next token, "rank" lets
             all first choices queue before any second choice.
         least: smallest capacity.
-        n_bootstrap: draws of batches for the intervals; 0 for none.
+        n_bootstrap: draws for the intervals; 0 for none.
         seed: of the shuffle and the draws.
 
     Returns:
         (factor, layer) · drop_rate, drop_rate_low, drop_rate_high, even_router, lost_tokens; (factor, layer, task),
         (factor, layer, position) and (factor, layer, rank) · drop_rate_by_task, drop_rate_by_position,
-        drop_rate_by_rank · share of assignments, lost_tokens share of tokens that lose all their experts · 0 to 1; NaN
-        where nothing was routed.
+        drop_rate_by_rank, the first two with _low and _high · share of assignments, lost_tokens share of tokens that
+        lose all their experts · 0 to 1; NaN where nothing was routed, ends of intervals where one prompt was.
 
     Raises:
         SelectionError: no factor is given or one is not above 0, or another option has no such value.
@@ -88,9 +93,11 @@ def capacity_drops(
     of_phase_G = np.ones(len(passes.table), bool) if phase is None else (passes.table["phase"] == phase).to_numpy()
     number_G = np.where(of_phase_G, np.cumsum(of_phase_G) - 1, -1)
     batch_G = passes.table["batch"].to_numpy()[of_phase_G]
+    units = _units_of(trace)
     found = _queues(
         trace,
         passes,
+        units,
         number_G=np.append(number_G, -1),
         batch_G=batch_G,
         factors=np.asarray(factors, dtype=float),
@@ -99,31 +106,35 @@ def capacity_drops(
         seed=seed,
     )
     dims = ("factor", "layer")
+    n_bins = found["made_UNL"].shape[1]
+    dropped_SFL, dropped_NFL = _of_tasks(found["dropped_UNFL"], units), found["dropped_UNFL"].sum(axis=0)
+    made_SL, made_NL = _of_tasks(found["made_UNL"], units), found["made_UNL"].sum(axis=0)
     values = {
         "drop_rate": (dims, _rate(found["by_batch"].sum(axis=2), found["made_BL"].sum(axis=0)[None])),
         "even_router": (dims, found["even"]),
         "lost_tokens": (dims, _rate(found["lost"], found["tokens_L"][None])),
-        "drop_rate_by_task": ((*dims, "task"), _rate(found["by_task"], found["made_SL"].T[None])),
-        "drop_rate_by_position": ((*dims, "position"), _rate(found["by_bin"], found["made_NL"].T[None])),
+        "drop_rate_by_task": ((*dims, "task"), np.moveaxis(_rate(dropped_SFL, made_SL[:, None]), 0, -1)),
+        "drop_rate_by_position": ((*dims, "position"), np.moveaxis(_rate(dropped_NFL, made_NL[:, None]), 0, -1)),
         "drop_rate_by_rank": ((*dims, "rank"), _rate(found["by_rank"], found["made_KL"].T[None])),
     }
     low, high = np.full((2, len(factors), trace.n_layers), np.nan)
     n_batches = passes.n_batches
+    rng = np.random.default_rng(seed)
     if n_bootstrap and n_batches > 1:
-        rng = np.random.default_rng(seed)
         draws_RB = rng.multinomial(n_batches, np.full(n_batches, 1 / n_batches), n_bootstrap)
         dropped_FLR = found["by_batch"] @ draws_RB.T
         made_LR = found["made_BL"].T @ draws_RB.T
         low, high = interval_95(np.moveaxis(_rate(dropped_FLR, made_LR[None]), 2, 0))
     values |= {"drop_rate_low": (dims, low), "drop_rate_high": (dims, high)}
-    units = {name: "share of tokens" if name == "lost_tokens" else "share of assignments" for name in values}
+    values |= _part_intervals(found, units, dims=dims, n_bootstrap=n_bootstrap, rng=rng)
+    shares = {name: "share of tokens" if name == "lost_tokens" else "share of assignments" for name in values}
     return xr.Dataset(
-        {name: (dims_of, array, {"unit": units[name]}) for name, (dims_of, array) in values.items()},
+        {name: (dims_of, array, {"unit": shares[name]}) for name, (dims_of, array) in values.items()},
         coords={
             "factor": list(factors),
             "layer": list(trace.layers),
             "task": list(trace.tasks),
-            "position": bin_names(found["by_bin"].shape[2]),
+            "position": bin_names(n_bins),
             "rank": np.arange(trace.top_k),
         },
         attrs={
@@ -137,9 +148,75 @@ def capacity_drops(
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Units:
+    """What is drawn again: prompts, or where there are many, blocks of prompts of a task.
+
+    Attributes:
+        unit_P: unit of each prompt.
+        task_U: task of each unit.
+        n_tasks: tasks of the trace.
+    """
+
+    unit_P: np.ndarray
+    task_U: np.ndarray
+    n_tasks: int
+
+
+def _units_of(trace: RoutingTrace) -> _Units:
+    task_P = trace.task_of_prompt.astype(np.int64)
+    size = max(1, -(-len(task_P) // _MOST_UNITS))
+    place_P = np.zeros(len(task_P), np.int64)
+    for task in np.unique(task_P):
+        mine = task_P == task
+        place_P[mine] = np.arange(mine.sum()) // size
+    pairs, unit_P = np.unique(np.stack([task_P, place_P]), axis=1, return_inverse=True)
+    return _Units(unit_P=unit_P.reshape(-1).astype(np.int64), task_U=pairs[0], n_tasks=len(trace.tasks))
+
+
+def _of_tasks(values_UN: np.ndarray, units: _Units) -> np.ndarray:
+    """(S, …) sums over the units of each task and all bins."""
+    by_unit = values_UN.sum(axis=1)
+    found = np.zeros((units.n_tasks, *by_unit.shape[1:]))
+    np.add.at(found, units.task_U, by_unit)
+    return found
+
+
+def _part_intervals(
+    found: dict[str, np.ndarray], units: _Units, *, dims: tuple[str, str], n_bootstrap: int, rng: np.random.Generator
+) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+    """Intervals of tasks and positions, from units drawn again within their tasks."""
+    dropped_UNFL, made_UNL = found["dropped_UNFL"], found["made_UNL"]
+    n_units, n_bins, n_factors, n_layers = dropped_UNFL.shape
+    times_RU = np.zeros((n_bootstrap, n_units))
+    for task in np.unique(units.task_U):
+        mine = np.flatnonzero(units.task_U == task)
+        times_RU[:, mine] = rng.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), n_bootstrap)
+    parts = {
+        "task": [np.flatnonzero(units.task_U == task) for task in range(units.n_tasks)],
+        "position": [np.arange(n_units)] * n_bins,
+    }
+    values: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    for name, members in parts.items():
+        low, high = np.full((2, n_factors, n_layers, len(members)), np.nan)
+        for number, mine in enumerate(members):
+            here = slice(None) if name == "task" else slice(number, number + 1)
+            dropped_UFL, made_UL = dropped_UNFL[mine, here].sum(axis=1), made_UNL[mine, here].sum(axis=1)
+            # The share of a single prompt is what it is however often that is drawn.
+            several_L = (made_UL > 0).sum(axis=0) > 1
+            dropped_RFL = np.tensordot(times_RU[:, mine], dropped_UFL, axes=1)
+            made_RL = times_RU[:, mine] @ made_UL
+            ends = interval_95(_rate(dropped_RFL, made_RL[:, None]))
+            low[..., number], high[..., number] = (np.where(several_L, end, np.nan) for end in ends)
+        values[f"drop_rate_by_{name}_low"] = ((*dims, name), low)
+        values[f"drop_rate_by_{name}_high"] = ((*dims, name), high)
+    return values
+
+
 def _queues(
     trace: RoutingTrace,
     passes: Passes,
+    units: _Units,
     *,
     number_G: np.ndarray,
     batch_G: np.ndarray,
@@ -152,18 +229,17 @@ def _queues(
     from analysis.capacity_kernels import queue_up
     from analysis.kernels import frozen
 
-    n_bins, n_tasks, n_batches, top_k = n_position_bins(trace), len(trace.tasks), passes.n_batches, trace.top_k
+    n_bins, n_batches, top_k = n_position_bins(trace), passes.n_batches, trace.top_k
+    n_cells = len(units.task_U) * n_bins
     n_passes, n_layers, n_factors = len(batch_G), trace.n_layers, len(factors)
     found = {
-        "by_task": np.zeros((n_factors, n_layers, n_tasks), np.int64),
-        "by_bin": np.zeros((n_factors, n_layers, n_bins), np.int64),
+        "by_cell": np.zeros((n_factors, n_layers, n_cells), np.int64),
         "by_batch": np.zeros((n_factors, n_layers, n_batches), np.int64),
         "by_rank": np.zeros((n_factors, n_layers, top_k), np.int64),
         "lost": np.zeros((n_factors, n_layers), np.int64),
         "tokens_L": np.zeros(n_layers, np.int64),
         "made_BL": np.zeros((n_batches, n_layers), np.int64),
-        "made_SL": np.zeros((n_tasks, n_layers), np.int64),
-        "made_NL": np.zeros((n_bins, n_layers), np.int64),
+        "made_CL": np.zeros((n_cells, n_layers), np.int64),
         "made_KL": np.zeros((top_k, n_layers), np.int64),
         "even": np.full((n_factors, n_layers), np.nan),
     }
@@ -185,7 +261,7 @@ def _queues(
             if priority == "rank":
                 turns = [np.hstack([np.minimum(rank, upto), np.minimum(rank + 1, upto)]) for rank in range(top_k)]
             # The kernel adds to whole arrays, not to views of some of their layers.
-            names = ("by_task", "by_bin", "by_batch", "by_rank")
+            names = ("by_cell", "by_batch", "by_rank")
             drops = tuple(np.ascontiguousarray(found[name][:, part]) for name in names)
             waiting_rows: list[np.ndarray] = []
             for turn, ranks in enumerate(turns):
@@ -197,8 +273,7 @@ def _queues(
                     pass_T = number_G[passes.key(chunk)].astype(np.int64)
                     keys = (
                         pass_T,
-                        chunk.task.astype(np.int64),
-                        bin_of_position(chunk.position),
+                        units.unit_P[chunk.prompt] * n_bins + bin_of_position(chunk.position),
                         passes.batch_P[chunk.prompt],
                     )
                     lost_TLF = waiting_rows[at]
@@ -219,6 +294,9 @@ def _queues(
                     top_k=int(top_k_L[number]),
                     seed=seed,
                 )
+    of_cells = (len(units.task_U), n_bins, n_factors, n_layers)
+    found["dropped_UNFL"] = np.moveaxis(found.pop("by_cell"), 2, 0).reshape(of_cells)
+    found["made_UNL"] = found.pop("made_CL").reshape(of_cells[:2] + of_cells[3:])
     return found
 
 
@@ -230,11 +308,11 @@ def _add_made(
     top_k_L: np.ndarray,
     first_layer: int,
 ) -> None:
-    """Add the assignments that were made, by task, position bin, batch and rank."""
+    """Add the assignments that were made, by cell of unit and position bin, batch and rank."""
     for number, times in enumerate(top_k_L.tolist()):
         layer, made = first_layer + number, routed_TL[:, number]
         found["tokens_L"][layer] += made.sum()
-        for name, key_T in zip(("made_SL", "made_NL", "made_BL"), keys[1:], strict=True):
+        for name, key_T in zip(("made_CL", "made_BL"), keys[1:], strict=True):
             found[name][:, layer] += np.bincount(key_T[made], minlength=len(found[name])) * times
         found["made_KL"][:times, layer] += made.sum()
 

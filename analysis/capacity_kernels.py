@@ -1,6 +1,6 @@
 """Compiled queues: the place of every assignment before its expert, and who falls off the end.
 
-Legend: T token, L layer, R stored rank, E expert, F factor, G pass, S task, N position bin, B batch.
+Legend: T token, L layer, R stored rank, E expert, F factor, G pass, C cell, B batch.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ def queue_up(experts_TLR, keys, ranks, first_layer, capacity_FGL, waiting_GLE, d
 
     Args:
         experts_TLR: ids; what is no expert is left out.
-        keys: pass, task, position bin and batch of each token; tokens of a negative pass are left out.
+        keys: pass, cell and batch of each token; tokens of a negative pass are left out.
         ranks: (L, 2) first rank and the rank after the last.
         first_layer: the layer that comes first in the queues.
         capacity_FGL: capacity of each factor, pass and layer.
         waiting_GLE: length of every queue; it grows.
-        drops: counts by (factor, layer) and task, position bin, batch, and rank; they grow.
+        drops: counts by (factor, layer) and cell, batch, and rank; they grow.
         lost_TLF: how many of a token's assignments were dropped; it grows.
     """
-    pass_T, task_T, bin_T, batch_T = keys
-    by_task, by_bin, by_batch, by_rank = drops
+    pass_T, cell_T, batch_T = keys
+    by_cell, by_batch, by_rank = drops
     n_factors = len(capacity_FGL)
     n_layers = waiting_GLE.shape[1]
     n_experts = waiting_GLE.shape[2]
@@ -45,8 +45,7 @@ def queue_up(experts_TLR, keys, ranks, first_layer, capacity_FGL, waiting_GLE, d
                 waiting_GLE[group, layer, expert] += 1
                 for factor in range(n_factors):
                     if place >= capacity_FGL[factor, group, layer]:
-                        by_task[factor, layer, task_T[token]] += 1
-                        by_bin[factor, layer, bin_T[token]] += 1
+                        by_cell[factor, layer, cell_T[token]] += 1
                         by_batch[factor, layer, batch_T[token]] += 1
                         by_rank[factor, layer, rank] += 1
                         lost_TLF[token, layer, factor] += 1

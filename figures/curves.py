@@ -25,6 +25,7 @@ def layer_curves(
     value_title: str,
     reference: np.ndarray | None = None,
     reference_name: str = "chance",
+    band: tuple[str, np.ndarray, np.ndarray] | None = None,
     number_format: str = ".3g",
     mode: Mode = "light",
 ) -> go.Figure:
@@ -38,6 +39,7 @@ def layer_curves(
         value_title: of the vertical axis, with the unit.
         reference: (place) · drawn dotted.
         reference_name: what it is.
+        band: label of one layer, and the ends of its intervals (place), drawn as a band; NaN where there is none.
         number_format: d3 format.
         mode: light or dark.
     """
@@ -45,6 +47,10 @@ def layer_curves(
     texts = [str(place) for place in places]
     x = np.arange(len(texts))
     shades = sample_colorscale(SEQUENTIAL, np.linspace(0.12, 0.92, max(2, len(layers))).tolist())
+    if band is not None:
+        _band(
+            figure, x, band[1], band[2], name=f"{band[0]}, 95 %", color=dict(zip(layers, shades, strict=False))[band[0]]
+        )
     for layer, value, shade in zip(layers, values, shades, strict=False):
         name = plotly_text(str(layer))
         figure.add_scatter(
@@ -71,6 +77,23 @@ def layer_curves(
         yaxis={"title": {"text": value_title}, "rangemode": "tozero"},
     )
     return finish(figure, mode=mode, height=320)
+
+
+def _band(figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, *, name: str, color: str) -> None:
+    known = np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return
+    at = x[known]
+    figure.add_scatter(
+        x=np.concatenate([at, at[::-1]]),
+        y=np.concatenate([high[known], low[known][::-1]]),
+        mode="lines",
+        fill="toself",
+        line={"width": 0, "color": color},
+        fillcolor=color.replace("rgb(", "rgba(").replace(")", ", 0.22)"),
+        name=plotly_text(name),
+        hoverinfo="skip",
+    )
 
 
 def position_curves(

@@ -103,3 +103,59 @@ def test_impossible_questions_are_refused():
     for options in ({"factors": ()}, {"factors": (0.0,)}, {"priority": "luck"}, {"phase": "dreaming"}):
         with pytest.raises(SelectionError):
             capacity_drops(trace, **options)
+
+
+def test_intervals_of_parts_by_hand():
+    """Two prompts of task a, one of which loses all, the other nothing: draws give 0, ½ or 1 of its assignments."""
+    # One pass of six tokens, C = ⌈6/2⌉ = 3: expert 0 takes the three of p0, p2 loses its two; p1 has expert 1 alone.
+    trace = trace_of([[0], [0], [0], [1], [0], [0]], n_experts=2, prompts=[0, 0, 0, 1, 2, 2], tasks=("b", "a", "a"))
+    table = capacity_drops(trace, factors=(1.0,), phase=None).sel(factor=1.0, layer="L00")
+    of_a = table.sel(task="a")
+    assert of_a["drop_rate_by_task"].item() == pytest.approx(2 / 3)
+    assert (of_a["drop_rate_by_task_low"].item(), of_a["drop_rate_by_task_high"].item()) == (0, 1)
+    # A task of one prompt has nothing to draw from.
+    assert table.sel(task="b")["drop_rate_by_task"].item() == 0
+    assert np.isnan(table.sel(task="b")["drop_rate_by_task_low"].item())
+
+
+def test_intervals_of_parts_are_those_of_a_slow_bootstrap():
+    trace = planted_trace(seed=5, n_tasks=2, n_prompts_a_task=8, popular={(1, 5): 2.0}, n_layers=2)
+    dropped = literal_drops(trace, 1.0, batch_size=4, priority="token")
+    table = capacity_drops(trace, factors=(1.0,), phase=None, batch_size=4, n_bootstrap=2000).sel(factor=1.0)
+    prompt, rng = trace.tokens["prompt"].to_numpy(), np.random.default_rng(0)
+    for number, layer in enumerate(trace.layers):
+        lost_P = np.bincount([prompt[t] for t, at, _ in dropped if at == number], minlength=16)
+        made_P = np.bincount(prompt, minlength=16) * trace.top_k
+        for task, first in zip(trace.tasks, (0, 8), strict=True):
+            drawn = rng.integers(first, first + 8, (2000, 8))
+            rates = lost_P[drawn].sum(axis=1) / made_P[drawn].sum(axis=1)
+            here = table.sel(layer=layer, task=task)
+            ends = here["drop_rate_by_task_low"].item(), here["drop_rate_by_task_high"].item()
+            assert ends == pytest.approx(np.quantile(rates, [0.025, 0.975]), abs=0.02)
+            assert ends[0] <= here["drop_rate_by_task"].item() <= ends[1]
+    parts = table[["drop_rate_by_position", "drop_rate_by_position_low", "drop_rate_by_position_high"]]
+    assert (parts["drop_rate_by_position_low"] <= parts["drop_rate_by_position"] + 1e-12).all()
+    assert (parts["drop_rate_by_position_high"] >= parts["drop_rate_by_position"] - 1e-12).all()
+
+
+def test_many_prompts_are_drawn_in_blocks(monkeypatch):
+    trace = planted_trace(seed=6, n_tasks=2, n_prompts_a_task=9, popular={(0, 1): 3.0}, n_layers=1)
+    plain = capacity_drops(trace, phase=None)
+    monkeypatch.setattr("analysis.capacity._MOST_UNITS", 7)
+    blocks = capacity_drops(trace, phase=None)
+    for name in ("drop_rate_by_task", "drop_rate_by_position"):
+        np.testing.assert_array_equal(blocks[name], plain[name])
+        width = [float((each[f"{name}_high"] - each[f"{name}_low"]).mean()) for each in (blocks, plain)]
+        assert 0.4 < width[0] / width[1] < 2.5
+
+
+def test_tasks_that_do_not_differ_are_covered_by_their_intervals():
+    """Where every task is routed alike, its interval holds the rate of all about as often as it says."""
+    inside = []
+    for seed in range(10):
+        # Tasks by turns: who is recorded first queues first, and loses less.
+        trace = random_trace(seed=seed, n_prompts=96, n_tokens=1500, n_tasks=3, n_layers=2, with_logits=False)
+        table = capacity_drops(trace, factors=(1.0,), phase=None, batch_size=32, seed=seed)
+        low, high = (table[f"drop_rate_by_task_{end}"] for end in ("low", "high"))
+        inside.append(((low <= table["drop_rate"]) & (table["drop_rate"] <= high)).values.ravel())
+    assert 0.85 <= np.mean(inside) <= 1.0

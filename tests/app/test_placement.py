@@ -12,7 +12,7 @@ from analysis.placements import linear_placement, read_placement
 from app.slow_answers import leave
 from app.views.placement.files import map_files
 from app.views.placement.questions import FACTORS, capacity_of_tables, capacity_tables, study_of_tables, tables_of_study
-from app.views.placement.sentences import advised, of_advice
+from app.views.placement.sentences import advised, of_advice, of_losers
 from app.views.placement.view import devices_that_work
 from routing import RoutingTrace, save_trace
 from tests.adapter_traces import pha_trace, task_moe_trace
@@ -138,8 +138,26 @@ def test_a_capacity_drops_and_says_who_loses(open_app, runs):
     said = text_of(page)
     assert "At a capacity factor of 1.25, **L01** loses most" in said
     assert "1 layer of 2 surely loses more than 1" in said or "2 layers of 2" in said
+    assert "beyond their 95\N{NO-BREAK SPACE}% interval over prompts" in said
+    drawn = spec(page, "placement_by_task")["data"][0]
+    assert drawn["error_x"]["array"]
+    assert any(each.get("fill") == "toself" for each in spec(page, "placement_by_position")["data"])
     narrowed = open_app("placement", {"run": "uneven", "whatif": "capacity", "tasks": "facts"}, runs=runs)
     assert spec(narrowed, "placement_by_task")["layout"]["yaxis"]["ticktext"] == ["facts"]
+
+
+def test_losers_are_told_with_their_intervals():
+    parts = pd.DataFrame(
+        {"rate": [0.5, 0.1, 0.2], "low": [0.4, 0.0, np.nan], "high": [0.6, 0.3, np.nan]}, index=list("abc")
+    )
+    text = of_losers(parts, what="task", layer="L1", overall=0.2)
+    assert (
+        "**a** loses most: 50% \\[40%, 60%\\] of its assignments, against 20% of all; b least, 10% \\[0.0%, 30%\\]"
+        in text
+    )
+    assert "1 of 2 tasks differ from all" in text
+    assert "interval" not in of_losers(parts.assign(low=np.nan, high=np.nan), what="task", layer="L1", overall=0.2)
+    assert of_losers(parts * 0, what="task", layer="L1", overall=0.0) == "Nobody loses anything in L1."
 
 
 @pytest.mark.parametrize(

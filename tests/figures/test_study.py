@@ -62,6 +62,17 @@ def test_curves_of_load_show_what_the_tables_say():
     figure = curves.capacity_curve(drops)
     assert list(figure.data[1].y) == drops["drop_rate"].sel(layer="L01").values.tolist()
     assert list(figure.layout.xaxis.ticktext) == ["1", "2"]
+    banded = curves.layer_curves(
+        ["a", "b", "c"],
+        np.ones((2, 3)),
+        layers=["L00", "L01"],
+        place_title="place",
+        value_title="value",
+        band=("L01", np.array([0.5, np.nan, 0.7]), np.array([1.5, np.nan, 1.7])),
+    )
+    assert list(banded.data[0].y) == [1.5, 1.7, 0.7, 0.5]
+    assert banded.data[0].fill == "toself"
+    assert banded.data[0].line.color == banded.data[2].line.color
     run = analysis.load_convergence(TRACE, n_permutations=9).loc["L01"]
     figure = curves.convergence_curve(run)
     assert list(next(trace for trace in figure.data if trace.name == "as recorded").y) == run["distance"].tolist()

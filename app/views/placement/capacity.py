@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 import xarray as xr
 
@@ -98,6 +99,7 @@ def capacity_panels(trace: RoutingTrace, selection: Selection, *, batch_size: in
 
 def _by_position(drops: xr.Dataset, tables: placement_questions.Tables, *, factor: float, layer: str) -> None:
     rates = drops["drop_rate_by_position"].sel(factor=factor)
+    here = _parts(drops, "position", factor=factor, layer=layer)
     panel(
         "By position in the text",
         layer_curves(
@@ -108,13 +110,12 @@ def _by_position(drops: xr.Dataset, tables: placement_questions.Tables, *, facto
             value_title="share of assignments dropped",
             reference=np.full(rates.sizes["position"], float(drops["even_router"].sel(factor=factor).mean())),
             reference_name="an even router",
+            band=(layer, here["low"].to_numpy(float), here["high"].to_numpy(float)),
             number_format=".1%",
             mode=mode(),
         ).update_layout(yaxis_tickformat=".0%"),
         key="placement_by_position",
-        reading=told.of_losers(
-            rates.sel(layer=layer).to_series(), what="position", layer=layer, overall=_overall(drops, factor, layer)
-        ),
+        reading=told.of_losers(here, what="position", layer=layer, overall=_overall(drops, factor, layer)),
         table=lambda: tables["positions"],
         definitions=("capacity_drops",),
     )
@@ -123,8 +124,8 @@ def _by_position(drops: xr.Dataset, tables: placement_questions.Tables, *, facto
 def _by_task(
     selection: Selection, drops: xr.Dataset, tables: placement_questions.Tables, *, factor: float, layer: str
 ) -> None:
-    rates = drops["drop_rate_by_task"].sel(factor=factor, layer=layer).to_series().dropna()
-    rates = rates.sort_values(ascending=False, kind="stable")
+    rates = _parts(drops, "task", factor=factor, layer=layer).dropna(subset="rate")
+    rates = rates.sort_values("rate", ascending=False, kind="stable")
     tasks = [str(task) for task in rates.index]
     overall = _overall(drops, factor, layer)
 
@@ -136,7 +137,7 @@ def _by_task(
         f"By task, in {escaped(layer)}",
         interval_dots(
             tasks,
-            {"dropped": (rates.to_numpy(float), None, None)},
+            {"dropped": tuple(rates[name].to_numpy(float) for name in ("rate", "low", "high"))},
             value_title="share of its assignments dropped",
             marks={"all tasks": np.full(len(tasks), overall)},
             number_format=".1%",
@@ -148,6 +149,14 @@ def _by_task(
         definitions=("capacity_drops",),
         on_click=clicked,
     )
+
+
+def _parts(drops: xr.Dataset, name: str, *, factor: float, layer: str) -> pd.DataFrame:
+    """(task or position) · rate, low, high."""
+    column = f"drop_rate_by_{name}"
+    parts = {"rate": column, "low": f"{column}_low", "high": f"{column}_high"}
+    here = drops.sel(factor=factor, layer=layer)
+    return pd.DataFrame({key: here[value].to_series() for key, value in parts.items()})
 
 
 def _overall(drops: xr.Dataset, factor: float, layer: str) -> float:

@@ -190,26 +190,40 @@ def of_drops(drops: xr.Dataset, *, factor: float) -> str:
     )
 
 
-def of_losers(rates: pd.Series, *, what: str, layer: str, overall: float) -> str:
-    """Who loses most of what a capacity drops.
+def of_losers(parts: pd.DataFrame, *, what: str, layer: str, overall: float) -> str:
+    """Who loses most of what a capacity drops, and for how many that is sure.
 
     Args:
-        rates: by position or task, share of its assignments dropped.
+        parts: by position or task, rate (share of its assignments dropped), low, high.
         what: "position" or "task".
         layer: where.
         overall: share of all assignments dropped there.
     """
-    known = rates.dropna()
-    if known.empty or not known.max() > 0:
+    known = parts.dropna(subset="rate")
+    if known.empty or not known["rate"].max() > 0:
         return f"Nobody loses anything in {escaped(layer)}."
-    most, least = str(known.idxmax()), str(known.idxmin())
+    most, least = known["rate"].idxmax(), known["rate"].idxmin()
     called = (lambda each: f"position {each}") if what == "position" else escaped
     if len(known) == 1:
-        return f"{called(most)} is all there is: {percent(float(known.max()))} of its assignments are dropped."
-    return (
-        f"In {escaped(layer)}, **{called(most)}** loses most: {percent(float(known.max()))} of its assignments, "
-        f"against {percent(overall)} of all; {called(least)} least, {percent(float(known.min()))}."
+        return f"{called(str(most))} is all there is: {_share(known.loc[most])} of its assignments are dropped."
+    text = (
+        f"In {escaped(layer)}, **{called(str(most))}** loses most: {_share(known.loc[most])} of its assignments, "
+        f"against {percent(overall)} of all; {called(str(least))} least, {_share(known.loc[least])}."
     )
+    told = known.dropna(subset=["low", "high"])
+    if told.empty:
+        return text
+    apart = int(((told["low"] > overall) | (told["high"] < overall)).sum())
+    return (
+        f"{text} {apart} of {count(len(told), what)} differ from all beyond their 95\N{NO-BREAK SPACE}% interval over "
+        f"prompts; by chance one in twenty would."
+    )
+
+
+def _share(part: pd.Series) -> str:
+    if not np.isfinite(part["low"]):
+        return percent(float(part["rate"]))
+    return f"{percent(float(part['rate']))} \\[{percent(float(part['low']))}, {percent(float(part['high']))}\\]"
 
 
 def _judged(measures: pd.DataFrame) -> pd.DataFrame:
