@@ -211,3 +211,15 @@ def test_what_is_not_defined_has_no_definition(name):
 def test_headings_are_found_whatever_their_case():
     assert definition_of("Expert Load") == definition_of("expert_load")
     assert len(definitions()) > 20
+
+
+def test_an_explanation_shows_what_went_into_the_number(open_app):
+    load = open_app("load")
+    told = next(each.value for each in load.markdown if "Least even layer" in each.value)
+    assert "Least even layer: **L02**" in told
+    assert "Assignments of its tokens, T k: **720**" in told
+    assert re.search(r"Busiest, L02·E3, over the mean, max c\\_e / μ: \*\*\d\.\d\d, 95", told.replace("c_e", "c\\_e"))
+    tasks = open_app("tasks", {"experts": "L02.E3"})
+    told = next(each.value for each in tasks.markdown if "Rate of its prompts" in each.value)
+    assert "× L02·E3**" in told
+    assert "Permutations of the prompts: **1,000**" in told

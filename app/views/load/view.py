@@ -17,6 +17,7 @@ from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import Run
 from app.training import CURVES, training_panels
 from app.views.load import panels as load_panels
+from app.views.load.made_of import of_worst_layer
 from app.views.load.orders import COLUMNS, ROWS, Arranged, arranged, of_order
 from app.views.load.verdicts import verdicts
 from app.views.tasks.part import pick
@@ -149,6 +150,7 @@ def _heatmap(
         + " Click a cell to look at that expert, or the name of a layer to select it.",
         table=lambda: load.to_dataframe(name="load").dropna().reset_index(),
         definitions=("expert_load", "max_over_mean"),
+        made_of=of_worst_layer(balance),
         on_click=clicked,
         on_label=named,
         controls=lambda: _controls(trace),
@@ -224,6 +226,7 @@ def _tracks(*, balance: pd.DataFrame, threshold: float, other: _Other | None) ->
         reading=reading,
         table=lambda: _with_other(balance, other),
         definitions=("load_balance", *(track.column for track in tracks)),
+        made_of=of_worst_layer(balance),
     )
 
 
