@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from app.view_list import VIEWS
 from routing import RoutingTrace, adapters_of, save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
+from tests.browser.stories import save_stories
 from tests.tiny import save_tiny
 from tests.traces import planted_trace
 
@@ -92,6 +93,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_trace(hyper_moe_trace(seed=0), folder / "hyper")
     save_trace(hostile(pha_trace(seed=0)), folder / "hostile-prototypes")
     save_trace(hostile(task_moe_trace(seed=0)), folder / "hostile-routes")
+    save_stories(folder)
     return folder
 
 

@@ -97,14 +97,3 @@ def test_names_of_tasks_are_shown_never_executed_and_pictures_have_names(app, vi
     assert page.locator("main img[src*='example.org'], main a[href*='javascript'], main script").count() == 0
     assert page.evaluate(NAMELESS) == []
     assert page.locator(".stPlotlyChart").evaluate_all(UNLABELED) == 0
-
-
-def test_two_sessions_look_at_different_things(app, browser, server):
-    page = app.open("load", experts="L01.E1")
-    other = browser.new_context().new_page()
-    other.goto(f"{server}/load?run=planted")
-    expect(other.get_by_role("heading", level=1)).to_be_visible()
-    chip = re.compile("L01·E1 ✕")
-    expect(page.get_by_role("button", name=chip)).to_be_visible()
-    expect(other.get_by_role("button", name=chip)).to_have_count(0)
-    other.context.close()
