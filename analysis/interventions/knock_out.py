@@ -32,7 +32,7 @@ from routing import RoutingTrace, SelectionError
 
 __all__ = ["KnockOut", "knock_out", "serving_sets"]
 
-VERSION = 2  # of how random sets are drawn: units of another version are not gone on with
+VERSION = 3  # of how random sets are drawn: units of another version are not gone on with
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,7 +84,8 @@ def knock_out(
         sets: experts by the name of their set.
         serves: for sets that are thought to serve a group of prompts, the group.
         over: what prompts are grouped by: "task" or "task_type".
-        n_random: random sets for each set; fewer where the layers do not allow as many.
+        n_random: random sets for each set; fewer where the layers do not allow as many. A study that is asked again
+            with more is enlarged: what was measured is kept. With fewer, it keeps those that it has.
         seed: of random sets and bootstrap.
         beside: folder for the results, instead of beside the trace.
         progress: called after each pass over the prompts.
@@ -102,19 +103,19 @@ def knock_out(
             f"of the sets ({', '.join(sets)}). Say for each set which group it serves."
         )
         raise SelectionError(msg)
-    random = {
-        name: matched_sets(load, experts, n_sets=n_random, seed=seed + number)
-        for number, (name, experts) in enumerate(sets.items())
-    }
     params = {
         **bench.identity(),
         "version": VERSION,
         "trace": trace.digest,
         "sets": {name: [[layer, int(expert)] for layer, expert in experts] for name, experts in sets.items()},
-        "n_random": n_random,
         "seed": seed,
     }
     folder = StudyFolder(trace if beside is None else beside, "knock-out", params=params, progress=progress)
+    n_random = max(n_random, int(folder.kept.get("n_random", 0)))
+    random = {
+        name: matched_sets(load, experts, n_sets=n_random, seed=seed + number)
+        for number, (name, experts) in enumerate(sets.items())
+    }
     plan: dict[str, Callable[[], pd.DataFrame]] = {UNTOUCHED: bench.measured}
     for name, experts in sets.items():
         for number, each in enumerate([tuple(experts), *random[name]]):
@@ -128,7 +129,7 @@ def knock_out(
         "dissociation": dissociation_table(measured, serves, over=over),
         "double": double_table(measured, serves, over=over),
     }
-    folder.keep(found, about={"over": over, "serves": serves, "seed": seed})
+    folder.keep(found, about={"over": over, "serves": serves, "seed": seed, "n_random": n_random})
     return KnockOut(**found, path=folder.path)
 
 

@@ -75,7 +75,7 @@ class StudyFolder:
         """The table of each unit: read where an earlier start finished it, else run and written."""
         found: dict[str, pd.DataFrame] = {}
         for number, (name, measure) in enumerate(run.items()):
-            path = self.path / "units" / f"{number:04d}.parquet"
+            path = self.path / "units" / f"{_file_name(name)}.parquet"
             table = _read(path)
             if table is None:
                 table = measure()
@@ -92,9 +92,22 @@ class StudyFolder:
         write_json(self.path / RESULT, {"tables": sorted(tables), "params": dict(about)})
 
     @property
+    def kept(self) -> dict[str, Any]:
+        """What `keep` was told last of what the tables depend on; empty before."""
+        try:
+            return dict(read_json(self.path / RESULT)["params"])
+        except (TraceError, OSError, KeyError):
+            return {}
+
+    @property
     def params(self) -> dict[str, Any]:
         """The parameters as they were written."""
         return dict(read_json(self.path / PARAMS)["params"])
+
+
+def _file_name(unit: str) -> str:
+    """Of a unit's table: the unit's own, not its number, so that a study can get more units."""
+    return hashlib.sha256(unit.encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> pd.DataFrame | None:

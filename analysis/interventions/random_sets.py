@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import combinations
 from math import comb, prod
 
@@ -27,10 +27,11 @@ def matched_sets(
 ) -> list[tuple[Expert, ...]]:
     """Distinct random sets with as many experts in each layer as the chosen set, of about its load, none of them in it.
 
-    In each layer all sets of as many other experts are possible; drawn is from the half of them whose summed load is
-    nearest to the chosen one's. Where that gives fewer than `n_sets` distinct sets, all of them are drawn from; where a
-    set that lies in one layer has fewer still, as one expert of sixteen has, sets of the nearest layers of its stack
-    are added, those nearest in load first. What is still lacking does not exist: fewer are given.
+    In each layer all sets of as many other experts are possible; first those of the half are drawn whose summed load is
+    nearest to the chosen one's, then the rest. Where the layers do not allow `n_sets`, as one expert of sixteen, or
+    three layers of three experts each, do not, sets of other layers of the same stacks are added: of the nearest layers
+    for a set that lies in one layer, else with as many experts in as many layers. What is still lacking does not exist:
+    fewer are given. More sets begin with those that fewer were, so that a study can be enlarged.
 
     Args:
         load: (layer, expert) share of a layer's work; NaN where there is no expert.
@@ -48,13 +49,14 @@ def matched_sets(
         chosen = [expert for at, expert in experts if at == layer]
         possible[layer] = _possible(load.sel(layer=layer).to_numpy(), chosen, layer, rng)
     near = {layer: sets[: max(min(len(sets), 2), round(SHARE_KEPT * len(sets)))] for layer, sets in possible.items()}
-    pools = near if prod(map(len, near.values())) >= n_sets else possible
     found: dict[tuple[Expert, ...], None] = {}
-    while len(found) < min(n_sets, prod(map(len, pools.values()))):
-        drawn = [(layer, each) for layer, pool in pools.items() for each in pool[rng.integers(len(pool))]]
-        found[tuple(drawn)] = None
-    if len(possible) == 1:
-        found |= dict.fromkeys(_from_neighbors(load, experts, n_sets=n_sets - len(found)))
+    for pools in (near, possible):
+        while len(found) < min(n_sets, prod(map(len, pools.values()))):
+            drawn = [(layer, each) for layer, pool in pools.items() for each in pool[rng.integers(len(pool))]]
+            found[tuple(drawn)] = None
+    others = _from_neighbors if len(possible) == 1 else _from_other_layers
+    for each in others(load, experts, n_sets=n_sets - len(found), known=found):
+        found[each] = None
     return list(found)
 
 
@@ -111,7 +113,13 @@ def _nearest_in_load(
     return [sets[place] for place in np.argsort(distance, kind="stable")]
 
 
-def _from_neighbors(load: xr.DataArray, experts: Sequence[Expert], *, n_sets: int) -> list[tuple[Expert, ...]]:
+def _from_neighbors(
+    load: xr.DataArray,
+    experts: Sequence[Expert],
+    *,
+    n_sets: int,
+    known: Container[tuple[Expert, ...]],  # noqa: ARG001 (asked like `_from_other_layers`)
+) -> list[tuple[Expert, ...]]:
     """Sets of as many experts of one other layer of the stack, the nearest layers first, then the nearest in load."""
     own, size = experts[0][0], len(experts)
     layers = [str(each) for each in load["layer"].to_numpy()]
@@ -132,6 +140,51 @@ def _from_neighbors(load: xr.DataArray, experts: Sequence[Expert], *, n_sets: in
         sets = _nearest_in_load(load_LE[each], here, size, wanted=wanted, rng=rng)
         found += [tuple((layers[each], expert) for expert in one) for one in sets[: n_sets - len(found)]]
     return found
+
+
+def _from_other_layers(
+    load: xr.DataArray, experts: Sequence[Expert], *, n_sets: int, known: Container[tuple[Expert, ...]]
+) -> list[tuple[Expert, ...]]:
+    """Sets with as many experts in as many layers of each stack, wherever these are, those nearest in load first."""
+    if n_sets <= 0:
+        return []
+    count_of = pd.Series([layer for layer, _ in experts]).value_counts()
+    layers = [str(each) for each in load["layer"].to_numpy()]
+    load_LE = load.transpose("layer", "expert").to_numpy()
+    there_LE = np.isfinite(load_LE)
+    row_of = {layer: row for row, layer in enumerate(layers)}
+    wanted, n_layers_chosen = load_of(load, experts), len(count_of)
+    n_there = dict(zip(layers, there_LE.sum(axis=1).tolist(), strict=True))
+    fewest_left = min(n_there[layer] - int(count) for layer, count in count_of.items())
+    free = {
+        layer: [each for each in np.flatnonzero(row).tolist() if (layer, each) not in set(experts)]
+        for layer, row in zip(layers, there_LE, strict=True)
+    }
+    stacks = [[each for each in layers if _stack(each) == stack] for stack in dict.fromkeys(map(_stack, layers))]
+    # Drawn without regard to how many are wanted, so that more begin with those that fewer were.
+    rng = np.random.default_rng(len(experts))
+    found: dict[tuple[Expert, ...], float] = {}
+    for _ in range(N_ENUMERATED):
+        moved = [
+            (layer, int(count))
+            for here in stacks
+            for layer, count in zip(here, rng.permutation([count_of.get(each, 0) for each in here]), strict=True)
+            if count
+        ]
+        if any(count > len(free[layer]) or n_there[layer] - count < fewest_left for layer, count in moved):
+            continue
+        drawn = tuple(
+            (layer, int(each))
+            for layer, count in moved
+            for each in sorted(rng.choice(free[layer], count, replace=False))
+        )
+        if drawn not in known:
+            share = sum(load_LE[row_of[layer], expert] for layer, expert in drawn) / n_layers_chosen
+            found[drawn] = abs(float(share) - wanted)
+    order = sorted(found, key=lambda each: found[each])
+    half = round(SHARE_KEPT * len(order))
+    mixed = [*rng.permutation(half).tolist(), *range(half, len(order))]
+    return [order[place] for place in mixed[:n_sets]]
 
 
 def _stack(label: str) -> str:

@@ -46,7 +46,10 @@ def knock_out_command(
         Ranking, typer.Option(help="How their experts are found: z over prompts, or r over tasks.")
     ] = Ranking.z,
     over: Annotated[Over, typer.Option(help="What prompts are grouped by.")] = Over.task_type,
-    n_random: Annotated[int, typer.Option("--random", min=0, help="Random sets for each set.")] = 20,
+    n_random: Annotated[
+        int,
+        typer.Option("--random", min=0, help="Random sets for each set; asked again with more, a study is enlarged."),
+    ] = 20,
     model: ModelOfTrace = None,
     tasks: TasksOfTrace = None,
     generate: Generate = False,  # noqa: FBT002
@@ -57,7 +60,7 @@ def knock_out_command(
     device: Device = "auto",
     folder: Folder = None,
 ) -> None:
-    """Run the model without some experts, beside random ones. Stopped, it goes on where it was when started again."""
+    """Run the model without some experts, beside random ones. Started again, it goes on where it was stopped."""
     from app.commands.intervening import run_knock_out
     from app.studies.asked import KnockOutRequest
 

@@ -254,6 +254,9 @@ def test_reading_is_silent_where_random_sets_do_as_much() -> None:
     said = told.of_knock_outs(effects(0.5, 1 / 21), NLL, serves={"s": "g0"}, called={"s": "L00·E1"})
     assert "Without L00·E1, **g0** loses 0.500 nats a token (95\N{NO-BREAK SPACE}%: +0.400 to +0.600; random" in said
     assert "Of 6 effects 1 beats random sets, where chance gives about 0.3: which chance alone may give" in said
+    # of 99 sets, five ranks have p ≤ 0.05: chance gives 0.05 of each effect, not 0.01
+    more = told.of_knock_outs(effects(0.5, 0.05).assign(n_random=99), NLL, serves={}, called={"s": "x"})
+    assert "where chance gives about 0.3" in more
     # a gain is no harm, however rare, nor is what prompts do not agree on
     assert "Nothing here harms more" in told.of_knock_outs(effects(0.05, 1 / 21), NLL, serves={}, called={"s": "x"})
     assert "Nothing here harms more" in told.of_knock_outs(effects(-0.5, 1 / 21), NLL, serves={}, called={"s": "x"})

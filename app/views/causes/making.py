@@ -16,7 +16,7 @@ __all__ = ["filled_in", "making", "watched"]
 _POLL_SECONDS = 1.0
 _SERVING, _CHOSEN = "serving", "selected"
 _SIZES, _LIMITS = ("1", "3", "6"), ("4", "12", "24", "all")
-_N_RANDOM = 20
+_N_RANDOM = ("20", "50", "100", "200")
 
 
 def watched(trace: RoutingTrace) -> bool:
@@ -64,6 +64,7 @@ def making(trace: RoutingTrace, selection: Selection, *, is_made: bool) -> None:
         return
     n_sets = len(request.serving) + len(request.experts)
     n_passes = 1 + n_sets * (1 + request.n_random)
+    least = 1 / (1 + request.n_random)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         is_busy = cache.studies().is_busy
         st.button(
@@ -77,8 +78,9 @@ def making(trace: RoutingTrace, selection: Selection, *, is_made: bool) -> None:
         busy = " Another study is at work; this one can begin when that ends." if is_busy and not is_made else ""
         st.markdown(
             f"{count(n_passes, 'pass', plural='passes')} over the prompts: the whole model, and without each of "
-            f"{count(n_sets, 'set')} and of {_N_RANDOM} random sets for each. Results are kept beside the run, and "
-            f"a study that was stopped goes on where it was.{busy}"
+            f"{count(n_sets, 'set')} and of {request.n_random} random sets for each, so that p can be {least:.3f} at "
+            "the least. Results are kept beside the run: a study that was stopped goes on where it was, and one that "
+            f"was made is enlarged where more random sets are asked for.{busy}"
         )
 
 
@@ -99,8 +101,15 @@ def _asked(trace: RoutingTrace, selection: Selection) -> KnockOutRequest | None:
         limit = choices.choose(
             "Prompts a task", _LIMITS, name="n_prompts", default="12", help="Drawn by a seed; more give less noise."
         )
+        n_random = choices.choose(
+            "Random sets",
+            _N_RANDOM,
+            name="n_random",
+            help="For each set, of like load: p is the rank among them, (1 + sets that harm as much) / (1 + sets). Say "
+            "how many before you look: asking for more until p is small finds something in noise, too.",
+        )
     common = KnockOutRequest(
-        trace=str(trace.path), over=over, n_random=_N_RANDOM, limit=None if limit == "all" else int(limit)
+        trace=str(trace.path), over=over, n_random=int(n_random), limit=None if limit == "all" else int(limit)
     )
     if way == _CHOSEN:
         together = ",".join(expert_name(layer, expert) for layer, expert in selection.experts)

@@ -51,7 +51,9 @@ def of_knock_outs(
             "Other experts take over."
         )
     found.sort(key=lambda row: (serves.get(str(row["set"])) != row["group"], -abs(float(row[measure.change]))))
-    expected = float((1 / (1 + groups["n_random"])).sum())
+    # Of n sets the ranks with p at most LEVEL are so many of n + 1.
+    ranks = 1 + groups["n_random"]
+    expected = float((np.floor(LEVEL * ranks + 1e-9) / ranks).sum())
     verdict = (
         "which chance alone may give"
         if len(found) <= expected + 2 * np.sqrt(expected)

@@ -248,6 +248,66 @@ def test_one_expert_has_as_many_random_ones_as_are_asked_for() -> None:
     assert len(matched_sets(load, [("dec00", 0)], n_sets=50)) == 7
 
 
+def test_three_experts_of_small_layers_have_as_many_random_sets_as_are_asked_for() -> None:
+    import xarray as xr
+
+    labels = ["enc00", "enc01", "enc02", "enc03", "dec00", "dec01"]
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), size=6)
+    load = xr.DataArray(shares, dims=("layer", "expert"), coords={"layer": labels, "expert": np.arange(3)})
+    chosen = [("enc00", 1), ("enc02", 0), ("dec01", 2)]
+    found = matched_sets(load, chosen, n_sets=60)
+    assert len(set(found)) == 60
+    # Its own layers allow 2 × 2 × 2; then as many layers of each stack.
+    assert all([layer for layer, _ in each] == ["enc00", "enc02", "dec01"] for each in found[:8])
+    for each in found:
+        assert not set(each) & set(chosen)
+        assert sorted(layer[:3] for layer, _ in each) == ["dec", "enc", "enc"]
+        assert len({layer for layer, _ in each}) == 3
+    for fewer in (3, 8, 9, 30):
+        assert matched_sets(load, chosen, n_sets=fewer) == found[:fewer]
+
+
+def test_more_random_sets_begin_with_the_fewer() -> None:
+    import xarray as xr
+
+    shares = np.random.default_rng(1).dirichlet(np.ones(8), size=3)
+    load = xr.DataArray(shares, dims=("layer", "expert"), coords={"layer": ["L0", "L1", "L2"], "expert": np.arange(8)})
+    for chosen in ([("L0", 1)], [("L0", 1), ("L1", 2)], [("L0", 1), ("L0", 2), ("L2", 0)]):
+        most = matched_sets(load, chosen, n_sets=70, seed=3)
+        for fewer in (1, 4, 11, 16, 40):
+            assert matched_sets(load, chosen, n_sets=fewer, seed=3) == most[:fewer]
+
+
+def test_a_study_is_enlarged_without_measuring_anything_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_system("task_moe", num_layer_experts=6)
+    tasks = own_words(model, TYPES, n_prompts=2)
+    trace = traced(model, tasks, tmp_path / "trace")
+    passes: list[str] = []
+    measured = Bench.measured
+    monkeypatch.setattr(Bench, "measured", lambda self, **options: passes.append("") or measured(self, **options))
+    sets = {"one": [("enc00", 1)], "two": [("enc00", 0), ("dec01", 0)]}
+    small = knock_out(trace, bench_of(model, tasks), sets=sets, n_random=3)
+    assert len(passes) == 1 + 2 * 4
+    large = knock_out(trace, bench_of(model, tasks), sets=sets, n_random=9)
+    assert len(passes) == 1 + 2 * 10
+    assert large.path == small.path
+    assert (large.effects["n_random"] == 9).all()
+    kept = large.sets.query("random <= 3").reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, small.sets)
+    # The same in one go, elsewhere; and asked again with fewer, it keeps what it has.
+    whole = knock_out(trace, bench_of(model, tasks), sets=sets, n_random=9, beside=tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(whole.effects, large.effects)
+    n_passes = len(passes)
+    again = knock_out(trace, bench_of(model, tasks), sets=sets, n_random=2)
+    assert len(passes) == n_passes
+    pd.testing.assert_frame_equal(again.effects, large.effects)
+    (stored,) = stored_studies(trace)
+    assert stored.params["n_random"] == 9
+    # p is the rank among all: (1 + those that harm as much) / (1 + all).
+    of_all = large.effects.query("set == 'one' and group == 'all'").iloc[0]
+    assert of_all["p_value"] * 10 == pytest.approx(round(of_all["p_value"] * 10))
+
+
 def test_experts_are_ranked_over_prompts_or_over_tasks() -> None:
     names = list(TASKS)[:8]
     kinds = pd.Series({name: kind for name, kind in TASKS.items() if name in names})
