@@ -13,7 +13,7 @@ from routing import RoutingTrace
 from routing.errors import TraceError
 from routing.store.files import read_json, read_table
 
-__all__ = ["FOLDER", "PARAMS", "RESULT", "StoredStudy", "stored_studies"]
+__all__ = ["FOLDER", "PARAMS", "RESULT", "StoredStudy", "stored_studies", "studies_stamp"]
 
 FOLDER, PARAMS, RESULT = "interventions", "params.json", "result.json"
 
@@ -57,3 +57,24 @@ def stored_studies(trace: RoutingTrace, *, name: str | None = None) -> list[Stor
         except (TraceError, OSError, KeyError, TypeError):
             continue
     return [study for _, study in sorted(found, key=lambda pair: (-pair[0], pair[1].path.name))]
+
+
+def studies_stamp(trace: RoutingTrace) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a study beside a trace is finished, enlarged or taken away; for keys of what reads them.
+
+    Args:
+        trace: the trace; in memory it has none.
+
+    Returns:
+        (study) · name of its folder, time and size of its result · sorted.
+    """
+    if trace.path is None:
+        return ()
+    found = []
+    for path in (trace.path / FOLDER).glob(f"*/{RESULT}"):
+        try:
+            at = path.stat()
+        except OSError:
+            continue  # taken away meanwhile
+        found.append((path.parent.name, at.st_mtime_ns, at.st_size))
+    return tuple(sorted(found))

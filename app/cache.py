@@ -8,7 +8,7 @@ numbers that says where the trace is, what it holds (its digest), what was asked
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -61,6 +61,7 @@ class Question(NamedTuple):
         traces: name, place and digest of each trace; one, or the snapshots of a series.
         within: query of the selection that narrows the trace, sorted.
         options: keyword arguments, sorted.
+        beside: what lies beside the traces, and decides the answer as well.
         versions: of the libraries that decide the answer.
     """
 
@@ -68,6 +69,7 @@ class Question(NamedTuple):
     traces: tuple[tuple[str, str, str], ...]
     within: tuple[tuple[str, str], ...]
     options: tuple[tuple[str, Any], ...]
+    beside: Hashable
     versions: tuple[tuple[str, str], ...]
 
 
@@ -105,21 +107,31 @@ def trace_of(run: Run) -> RoutingTrace:
     return _opened(TraceKey(run.path, run.stamp))
 
 
-def answer(trace: RoutingTrace, function: Callable[..., T], *, within: Selection | None = None, **options: Any) -> T:
+def answer(
+    trace: RoutingTrace,
+    function: Callable[..., T],
+    *,
+    within: Selection | None = None,
+    beside: Hashable = (),
+    **options: Any,
+) -> T:
     """What `function(trace, **options)` gives, computed once for all sessions. Read it, never write into it.
 
     Args:
         trace: as `trace_of` opened it.
         function: a function of a module, whose first argument is a trace.
         within: narrows the trace to these tasks, layers and prompts first.
+        beside: of what the function reads beside the trace, something that changes with it.
         options: keyword arguments, hashable.
     """
-    return _asked({"": trace}, _question(function, {"": trace}, within, options))
+    return _asked({"": trace}, _question(function, {"": trace}, within, options, beside))
 
 
-def answer_over(traces: Mapping[str, RoutingTrace], function: Callable[..., T], **options: Any) -> T:
+def answer_over(
+    traces: Mapping[str, RoutingTrace], function: Callable[..., T], *, beside: Hashable = (), **options: Any
+) -> T:
     """As `answer`, for a function whose first argument maps names to traces."""
-    return _asked(traces, _question(function, traces, None, options))
+    return _asked(traces, _question(function, traces, None, options, beside))
 
 
 def _asked(traces: Mapping[str, RoutingTrace], question: Question) -> Any:
@@ -135,6 +147,7 @@ def _question(
     traces: Mapping[str, RoutingTrace],
     within: Selection | None,
     options: Mapping[str, Any],
+    beside: Hashable = (),
 ) -> Question:
     narrow = within.to_query() if within is not None else {}
     kept = {name: text for name, text in narrow.items() if name in ("tasks", "layers", "prompts")}
@@ -143,6 +156,7 @@ def _question(
         traces=tuple((str(name), str(trace.path), trace.digest) for name, trace in traces.items()),
         within=tuple(sorted(kept.items())),
         options=tuple(sorted(options.items())),
+        beside=beside,
         versions=_versions(),
     )
     # Streamlit would hash an array among the options by a sample of it; Python refuses.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.load import expert_load
+from analysis.stored_studies import studies_stamp
 from app import cache
 from app.definitions import definition_of, definitions
 from app.runs import find_runs
@@ -17,6 +18,11 @@ def tally(trace, *, of: int = 1) -> int:
     """How many tokens, times a number; remembers that it was asked."""
     CALLS.append(trace.digest)
     return trace.n_tokens * of
+
+
+def tally_of_two(traces):
+    """As `tally`, of the trace called now."""
+    return tally(traces["now"])
 
 
 def test_a_question_is_answered_once_for_each_trace_option_and_selection(tmp_path):
@@ -38,6 +44,30 @@ def test_a_question_is_answered_once_for_each_trace_option_and_selection(tmp_pat
     assert len(CALLS) == 4
     # What is pointed at, rather than filtered, does not ask again.
     cache.answer(a, tally, within=Selection(tasks=("spans",), experts=(("L00", 1),)))
+    assert len(CALLS) == 4
+
+
+def test_what_lies_beside_a_trace_is_part_of_the_question(tmp_path):
+    save_trace(trace_of([[0, 1]]), tmp_path / "a")
+    trace = cache.trace_of(next(run for run in find_runs([tmp_path]) if str(tmp_path) in run.path))
+    assert studies_stamp(trace) == studies_stamp(trace_of([[0, 1]])) == ()
+    CALLS.clear()
+    cache.answer(trace, tally, beside=studies_stamp(trace))
+    folder = trace.path / "interventions" / "knock-out-abc"
+    folder.mkdir(parents=True)
+    (folder / "params.json").write_text("{}")
+    # A study that is still being made says nothing yet.
+    cache.answer(trace, tally, beside=studies_stamp(trace))
+    assert len(CALLS) == 1
+    (folder / "result.json").write_text("{}")
+    (one,) = studies_stamp(trace)
+    assert (one[0], one[2]) == ("knock-out-abc", 2)
+    cache.answer(trace, tally, beside=studies_stamp(trace))
+    assert len(CALLS) == 2
+    # Enlarged, its result is written anew.
+    (folder / "result.json").write_text('{"tables": []}')
+    cache.answer(trace, tally, beside=studies_stamp(trace))
+    cache.answer_over({"now": trace, "before": trace}, tally_of_two, beside=studies_stamp(trace))
     assert len(CALLS) == 4
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from routing import save_trace
+from tests.analysis.test_findings import stored_knock_out
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
 
@@ -29,6 +30,16 @@ def test_the_overloaded_expert_stands_out_and_its_sentence_is_a_link(open_app):
     assert links[label].page == "load"
     assert "experts=L02.E3" in links[label].query_string
     assert "run=skewed" in links[label].query_string
+
+
+def test_a_study_that_ends_meanwhile_is_told_at_the_next_look(app_on, tmp_path):
+    trace = planted_trace(seed=5, n_tasks=6, n_prompts_a_task=16, specialists={"facts": (2, 5)}, strength=4.0)
+    before = [link.proto.label for link in app_on(trace).get("page_link")]
+    assert not any("needs the experts of" in label for label in before)
+    stored_knock_out(tmp_path / "runs" / "one", p=0.001)
+    after = [link.proto.label for link in app_on(trace).get("page_link")]
+    assert any("facts needs the experts of “facts”" in label for label in after)
+    assert any("Knocking it out costs facts 0\\.31" in label for label in after)
 
 
 def test_where_nothing_stands_out_it_says_so(app_on):

@@ -10,6 +10,7 @@ import streamlit as st
 from analysis.findings import Finding, findings
 from analysis.findings.control import LEVEL
 from analysis.scores import task_scores
+from analysis.stored_studies import studies_stamp
 from app import cache, choices, sentences
 from app.commands.findings import link_of
 from app.commands.terminal import bytes_in_words
@@ -99,11 +100,13 @@ def _findings(trace: RoutingTrace) -> None:
     st.subheader("What stands out", anchor=False)
     earlier = _earlier(trace)
     before = None if earlier is None else cache.trace_of(earlier)
+    # Findings tell of studies, too, and one may have ended since they were last asked for.
+    studies = studies_stamp(trace)
     with st.spinner("Looking for what stands out …"):
         found = (
-            cache.answer(trace, findings)
+            cache.answer(trace, findings, beside=studies)
             if before is None
-            else cache.answer_over({"now": trace, "before": before}, findings_since)
+            else cache.answer_over({"now": trace, "before": before}, findings_since, beside=studies)
         )
     if not found:
         st.markdown("Nothing beyond what chance gives: load is even, and no expert prefers a task.")
