@@ -22,6 +22,7 @@ import xarray as xr
 from app.jobs import Jobs
 from app.recordings.kept import Recordings
 from app.runs import Run, find_runs, places
+from app.tries.warm import WarmModels
 from routing import RoutingTrace, Selection
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "jobs",
     "look_again",
     "own_runs",
+    "plans",
     "recordings",
     "run_of",
     "runs",
     "studies",
     "trace_of",
+    "tries",
 ]
 
 T = TypeVar("T")
@@ -178,6 +181,18 @@ def jobs() -> Jobs:
 @st.cache_resource(show_spinner=False)
 def studies() -> Jobs:
     """The interventions of this server, shared by all sessions; apart from `jobs`, which wait seconds, not minutes."""
+    return Jobs()
+
+
+@st.cache_resource(show_spinner=False)
+def tries() -> WarmModels:
+    """The models that read typed texts, in one process for all sessions."""
+    return WarmModels()
+
+
+@st.cache_resource(show_spinner=False)
+def plans() -> Jobs:
+    """The looks at models before they are recorded, shared by all sessions; a reader waits for one beside a form."""
     return Jobs()
 
 

@@ -13,7 +13,9 @@ from app import cache, choices, sentences, state
 from app.chips import selection_chips, selection_tools
 from app.components.page_watch import page_watch
 from app.explain import looking_at
+from app.links import view_link
 from app.panel import mode, panels_shown
+from app.recordings.home import PAGE, recordings_page
 from app.recordings.models import found_models
 from app.recordings.offers import Offer, offers
 from app.recordings.page import offer_to_record_anew, opened, recording_page
@@ -44,6 +46,9 @@ def main() -> None:
         )
         for view in VIEWS
     }
+    # No view: it shows no run, but how one comes to be.
+    recordings = st.Page(recordings_page, title="Recordings", icon=":material/radio_button_checked:", url_path=PAGE)
+    pages[PAGE] = recordings
     chosen = st.navigation(list(pages.values()), position="hidden")
     if going := state.going_to():
         st.switch_page(pages[going[0]], query_params=going[1])
@@ -56,6 +61,8 @@ def main() -> None:
                 for view in VIEWS:
                     if view.group == group:
                         st.page_link(pages[view.url], query_params=state.link_query(), width="stretch")
+                if not group:
+                    st.page_link(recordings, query_params=state.link_query(), width="stretch")
         page_watch(mode(), on_went=state.went)
     chosen.run()
 
@@ -164,7 +171,8 @@ def _layer_filter(trace: RoutingTrace, selection: Selection) -> None:
 
 def _welcome() -> None:
     st.title("No run to show yet", anchor=False)
-    st.markdown("Record one, and reload this page. With the sample model and the sample tasks:")
+    view_link(PAGE, "Record a model here, with your tasks or the sample tasks", icon=":material/radio_button_checked:")
+    st.markdown("Or in a terminal; then reload this page. With the sample model and the sample tasks:")
     st.code("make app", language="bash")
     st.markdown("With a model of your own, from a folder or a hub name:")
     st.code("routescope record MODEL --tasks TASKS --out runs/first", language="bash")

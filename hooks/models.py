@@ -15,7 +15,7 @@ from hooks.sites import find_sites
 from moe_models.registry import MODEL_TYPES, register_model_types
 from routing import RecordingError
 
-__all__ = ["load_model", "model_device"]
+__all__ = ["best_device", "load_model", "load_outline", "model_device"]
 
 # In this order: a class that writes text is preferred to the bare model, which scores nothing.
 _AUTO_CLASSES = (
@@ -61,8 +61,9 @@ def load_model(
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = _loaded_config(name, hub)
     auto_class = _auto_class(config)
-    _require_experts(auto_class, config, trust_remote_code=trust_remote_code)
-    chosen = torch.device(_best_device() if device == "auto" else device)
+    if (skeleton := _skeleton(auto_class, config, trust_remote_code=trust_remote_code)) is not None:
+        find_sites(skeleton)
+    chosen = torch.device(best_device() if device == "auto" else device)
     options: dict[str, Any] = {**hub, "use_safetensors": True}
     options["dtype"] = _dtype(dtype, chosen if device_map is None else None)
     if device_map is not None:
@@ -79,6 +80,38 @@ def load_model(
     if device_map is None:
         model = model.to(chosen)
     return model.eval(), _loaded_tokenizer(name, hub)
+
+
+def load_outline(
+    name_or_folder: str | os.PathLike[str], *, revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel | None, Any]:
+    """A model without its weights, and its tokenizer: what can be asked before anything large is read.
+
+    Args:
+        name_or_folder: a local folder, or a name on the Hugging Face hub.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: runs the model code of the repository itself. Off unless told.
+
+    Returns:
+        the model on the meta device, None where its class cannot be built without weights, and the tokenizer.
+
+    Raises:
+        RecordingError: as `load_model` says, of all that shows without the weights.
+    """
+    name = os.fspath(name_or_folder)
+    _require_folder_or_hub_name(name)
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = _loaded_config(name, hub)
+    skeleton = _skeleton(_auto_class(config), config, trust_remote_code=trust_remote_code)
+    if skeleton is not None:
+        find_sites(skeleton)
+    if Path(name).is_dir() and not any(Path(name).glob("*.safetensors")):
+        msg = (
+            f"The folder {name} holds no safetensors files, so the model has no weights that can be read. "
+            "Copy them there; pickled weights (pytorch_model.bin) are not opened, as they can run code."
+        )
+        raise RecordingError(msg)
+    return skeleton, _loaded_tokenizer(name, hub)
 
 
 def model_device(model: torch.nn.Module) -> torch.device:
@@ -154,13 +187,13 @@ def _auto_class(config: PretrainedConfig) -> Any:
     return known[0]
 
 
-def _require_experts(auto_class: Any, config: PretrainedConfig, *, trust_remote_code: bool) -> None:
+def _skeleton(auto_class: Any, config: PretrainedConfig, *, trust_remote_code: bool) -> PreTrainedModel | None:
     try:
         with torch.device("meta"):
-            skeleton = auto_class.from_config(config, trust_remote_code=trust_remote_code)
+            skeleton: PreTrainedModel = auto_class.from_config(config, trust_remote_code=trust_remote_code)
     except Exception:  # noqa: BLE001 - a class that cannot be built without weights is looked at once they are here
-        return
-    find_sites(skeleton)
+        return None
+    return skeleton
 
 
 def _loaded_tokenizer(name: str, hub: dict[str, Any]) -> Any:
@@ -185,7 +218,8 @@ def _loaded_tokenizer(name: str, hub: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _best_device() -> str:
+def best_device() -> str:
+    """The device that "auto" takes: the first CUDA device, then Apple's, then the CPU."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -140,6 +140,20 @@ class TaskSet:
             kept.update(each[number] for number in drawn)
         tasks = self.tasks if n_per_task > 0 else ()
         return replace(self, tasks=tasks, prompts=tuple(self.prompts[place] for place in sorted(kept)))
+
+    def only(self, names: Collection[str]) -> TaskSet:
+        """The tasks of these names, with their prompts.
+
+        Raises:
+            TaskError: there is no task of one of the names.
+        """
+        for name in names:
+            self.task(name)
+        return replace(
+            self,
+            tasks=tuple(task for task in self.tasks if task.name in names),
+            prompts=tuple(prompt for prompt in self.prompts if prompt.task in names),
+        )
 
     def table(self) -> pd.DataFrame:
         """The prompts as a trace's prompt table: options and answers as JSON, extras as columns."""

@@ -55,6 +55,7 @@ class Request:
     Attributes:
         model: a model folder, or a name on the hub.
         tasks: sources of tasks, as `read_tasks` takes them.
+        only: names of the tasks of these sources that are recorded; all, where there are none.
         out: folder of the trace.
         level: what is kept of each decision.
         batch_size: prompts a batch.
@@ -76,6 +77,7 @@ class Request:
     model: str
     tasks: tuple[str, ...]
     out: str
+    only: tuple[str, ...] = ()
     level: str = "full"
     batch_size: int = 16
     limit: int | None = None
@@ -106,6 +108,8 @@ class Standing:
         n_tokens: tokens fed to the model.
         seconds: since it began, the loading of the model included.
         recording_seconds: since the first prompt.
+        peak_bytes: the most memory that its process has held; 0 until that is known.
+        began: when it was asked for, in seconds since 1970; 0 where that is not known.
         message: why it failed, in the recorder's words.
         log: the end of what it wrote.
     """
@@ -118,6 +122,8 @@ class Standing:
     n_tokens: int = 0
     seconds: float = 0.0
     recording_seconds: float = 0.0
+    peak_bytes: int = 0
+    began: float = 0.0
     message: str = ""
     log: str = ""
 
@@ -156,7 +162,7 @@ class Recordings:
             name: of the run that it makes.
             request: what is asked.
         """
-        folder = self._folder(name)
+        folder = self.folder(name)
         with self._lock:
             folder.mkdir(parents=True, exist_ok=True)
             with lock_of(folder / "lock") as lock:
@@ -176,7 +182,7 @@ class Recordings:
         with self._lock:
             # Asked how it is, a process of ours that has ended is let go by the system.
             self._mine = [(each, process) for each, process in self._mine if process.poll() is None]
-        return standing_of(self._folder(name))
+        return standing_of(self.folder(name))
 
     def all(self) -> tuple[Standing, ...]:
         """Every recording that was asked for, by name."""
@@ -187,7 +193,7 @@ class Recordings:
 
     def stop(self, name: str) -> None:
         """Ask the recording of this name to end; what it has recorded stays."""
-        folder = self._folder(name)
+        folder = self.folder(name)
         there = self.standing(name)
         if there is None or not there.is_alive:
             return
@@ -196,7 +202,8 @@ class Recordings:
         with suppress(ProcessLookupError, FileNotFoundError):
             os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
 
-    def _folder(self, name: str) -> Path:
+    def folder(self, name: str) -> Path:
+        """Where what was asked and how far it is lie for the recording of this name."""
         return self._home / quote(name, safe="")
 
     def _end_all(self) -> None:
@@ -234,7 +241,7 @@ def read_request(folder: Path) -> Request | None:
     told = _read_json(folder / "request.json")
     if told is None:
         return None
-    told["tasks"] = tuple(told["tasks"])
+    told |= {name: tuple(told.get(name, ())) for name in ("tasks", "only")}
     return Request(**{key: value for key, value in told.items() if key in Request.__dataclass_fields__})
 
 

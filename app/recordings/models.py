@@ -11,7 +11,7 @@ from typing import Any
 
 from app.recordings.kept import Request
 
-__all__ = ["MODELS_VARIABLE", "SAMPLE_TASKS", "Model", "about", "found_models", "request_for"]
+__all__ = ["MODELS_VARIABLE", "SAMPLE_TASKS", "Model", "about", "found_models", "request_for", "shown_path"]
 
 MODELS_VARIABLE = "ROUTESCOPE_MODELS"
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -47,7 +47,10 @@ def found_models() -> tuple[Model, ...]:
 def request_for(model: Model, *, runs: Path, replaces: bool = False) -> Request:
     """What recording a model over the sample tasks asks for."""
     return Request(
-        model=_shown(Path(model.folder)), tasks=(_shown(SAMPLE_TASKS),), out=str(runs / model.name), replaces=replaces
+        model=shown_path(Path(model.folder)),
+        tasks=(shown_path(SAMPLE_TASKS),),
+        out=str(runs / model.name),
+        replaces=replaces,
     )
 
 
@@ -101,6 +104,6 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """The path as the record should name it: within the repository, where recordings run, without the machine's."""
     return str(path.relative_to(_REPOSITORY)) if path.is_relative_to(_REPOSITORY) else str(path.resolve())

@@ -11,17 +11,10 @@ from app import cache, sentences
 from app.recordings.kept import Request, Standing, is_locked
 from app.recordings.models import about, request_for
 from app.recordings.offers import Offer
+from app.recordings.progress import watch
 from routing import RoutingTrace
 
 __all__ = ["offer_to_record_anew", "opened", "recording_page"]
-
-_POLL_SECONDS = 0.5
-_STAGES = {
-    "waiting": "Another recording is at work; this one begins when that ends.",
-    "loading": "Loading PyTorch and the model",
-    "measuring": "Measuring what recording costs",
-    "stopping": "Stopping; what is recorded is kept",
-}
 
 
 def opened(offer: Offer) -> Offer:
@@ -47,7 +40,7 @@ def recording_page(offer: Offer) -> None:
             return
         if alive:
             st.markdown(_plan(standing.request))
-            _watch(offer.name)
+            watch(offer.name)
             return
         _tell_how_it_ended(standing)
         request = standing.request if offer.model is None else request_for(offer.model, runs=cache.own_runs())
@@ -103,43 +96,6 @@ def _plan(request: Request) -> str:
     return (
         f"The prompts of {tasks} go through it once, and what its routers decide is kept in "
         f"{sentences.escaped(request.out)}. Then it opens here; recording happens once."
-    )
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _watch(name: str) -> None:
-    """How far the recording is, until it ends."""
-    standing = cache.recordings().standing(name)
-    if standing is None or not standing.is_alive:
-        cache.look_again()
-        st.rerun()
-        return
-    share = standing.n_prompts / standing.n_prompts_total if standing.n_prompts_total else 0.0
-    with st.container(key="progress", gap="xsmall"):
-        st.progress(share)
-        st.markdown(_progress(standing))
-        st.button(
-            "Cancel",
-            key="cancel",
-            icon=":material/stop_circle:",
-            help="What is recorded until then is kept.",
-            disabled=standing.stage == "stopping",
-            on_click=cache.recordings().stop,
-            args=(name,),
-        )
-
-
-def _progress(standing: Standing) -> str:
-    seconds = f"{standing.seconds:.0f} s"
-    if standing.stage in _STAGES:
-        return f"{_STAGES[standing.stage]} … {seconds}"
-    if not standing.n_prompts:
-        return f"{standing.n_prompts_total:,} prompts; the first batch is on its way … {seconds}"
-    left = standing.seconds_left
-    ahead = f", about {left:.0f} s to go" if left is not None else ""
-    return (
-        f"**{standing.n_prompts:,}** of {standing.n_prompts_total:,} prompts · "
-        f"{standing.tokens_a_second:,.0f} tokens/s · {seconds}{ahead}"
     )
 
 

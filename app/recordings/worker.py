@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.recordings.kept import Request, Stage, is_locked, lock_of, read_request, write_json
+from app.recordings.live import LiveCounts
+from app.recordings.process import peak_bytes
 from routing import RecordingError, RoutingError, open_trace, read_tasks
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ _SECONDS_BETWEEN_WORDS = 0.3
 class Ledger:
     """Writes how far a recording is, for whoever asks."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, counted: LiveCounts | None = None) -> None:
         self._path = folder / "progress.json"
+        self._counted = counted
         self._began = time.time()
         self._told: dict[str, Any] = {"began": self._began}
         self._last = 0.0
@@ -52,9 +55,11 @@ class Ledger:
         self._told |= {"n_prompts": done.n_prompts, "n_tokens": done.n_tokens, "recording_seconds": done.seconds}
         if time.monotonic() - self._last > _SECONDS_BETWEEN_WORDS:
             self._write()
+        if self._counted is not None:
+            self._counted.refresh()
 
     def _write(self, **told: Any) -> None:
-        self._told |= told | {"seconds": time.time() - self._began}
+        self._told |= told | {"seconds": time.time() - self._began, "peak_bytes": peak_bytes()}
         write_json(self._path, self._told)
         self._last = time.monotonic()
 
@@ -66,16 +71,16 @@ def main(folder: Path, lock: int) -> None:
     os.nice(5)
     # What the model's libraries start must not hold the lock after us.
     os.set_inheritable(lock, False)  # noqa: FBT003 (the library's signature)
-    _work(folder, Ledger(folder))
-    # To leave takes the libraries a while, and there is nothing more to say.
-    os.close(lock)
-
-
-def _work(folder: Path, ledger: Ledger) -> None:
     request = read_request(folder)
     if request is None:
         msg = f"{folder} holds no request.json."
         raise SystemExit(msg)
+    _work(folder, request, Ledger(folder, counted=LiveCounts(Path(request.out), folder)))
+    # To leave takes the libraries a while, and there is nothing more to say.
+    os.close(lock)
+
+
+def _work(folder: Path, request: Request, ledger: Ledger) -> None:
     try:
         ledger.stage("waiting")
         with lock_of(folder.parent / "turn", is_patient=True):
@@ -108,6 +113,8 @@ def record(request: Request, ledger: Ledger, *, folder: Path) -> None:
     if Path(request.model).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     tasks = read_tasks(list(request.tasks), limit=request.limit, seed=request.seed)
+    if request.only:
+        tasks = tasks.only(request.only)
     ledger.plan(len(tasks))
     from app.recordings.run import recorded
 

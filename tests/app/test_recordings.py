@@ -232,7 +232,7 @@ def test_choosing_it_says_what_it_is_and_shows_how_far_its_recording_is(offered,
         assert "**30** of 120 prompts · 300 tokens/s" in said(page)
         assert "about 9 s to go" in said(page)
         assert page.selectbox(key="choice_run").options == ["one", "tiny · being recorded"]
-        assert page.button(key="cancel").label == "Cancel"
+        assert page.button(key="cancel_tiny").label == "Cancel"
 
 
 def test_one_that_failed_is_not_tried_again_unasked_and_says_why(offered, asked, tmp_path):
