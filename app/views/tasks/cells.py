@@ -15,9 +15,21 @@ from app import cache, choices, state
 from app.components.plot_bridge import Click, Label, Range, Tooltip
 from app.panel import mode, panel
 from app.views.tasks import sentences as task_sentences
+from app.views.tasks.made_of import of_cell
 from app.views.tasks.orders import tested
 from app.views.tasks.part import pick
-from app.views.tasks.table import COLUMNS, ROWS, Asked, Ordered, Window, column_types, experts_in_order, groups_in_order
+from app.views.tasks.table import (
+    COLUMNS,
+    ROWS,
+    Asked,
+    Ordered,
+    Window,
+    column_types,
+    experts_in_order,
+    groups_in_order,
+    tree_of_columns,
+    tree_of_rows,
+)
 from figures.grid import ColorScale, log2_scale
 from figures.task_heatmap import MOST_TOLD, Cells, cells_of, task_expert_heatmap
 from figures.trees import Tree
@@ -55,13 +67,15 @@ def draw_cells(trace: RoutingTrace, selection: Selection) -> None:
 
 
 def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
+    # Orders first: of a large run, one thing after another is found beside the page, and these take seconds.
+    trees = tree_of_rows(trace, selection, asked), tree_of_columns(trace, selection, asked)
     with st.spinner("Comparing tasks with shuffled prompts …", show_time=True):
         special = tested(trace, over=asked.over)
     n_permutations = int(special.attrs["n_permutations"])
     layers = list(selection.layers or trace.layers)
     special = special.sel(layer=layers)
-    rows = groups_in_order(trace, selection, asked, special=special)
-    columns = experts_in_order(trace, selection, asked, special=special)
+    rows = groups_in_order(trace, selection, asked, special=special, found=trees[0])
+    columns = experts_in_order(trace, selection, asked, special=special, found=trees[1])
     groups, experts = rows.names, columns.names
     special = special.sel(group=groups)
     values = special[asked.values] if asked.values != "load" else _load(trace, asked, groups=groups, layers=layers)
@@ -89,7 +103,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         blocks=asked.columns == "layer" or columns.waits,
         selected=selection.experts,
         names=trace.expert_names,
-        column_types=column_types(trace) if asked.columns != "layer" else None,
+        column_types=column_types(trace) if asked.columns != "layer" and n_permutations else None,
         mode=mode(),
     )
 
@@ -123,6 +137,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         + _part(window, shape),
         table=lambda: _table(special, groups=groups[top:bottom], experts=experts[left:right]),
         definitions=_DEFINITIONS[asked.values],
+        made_of=of_cell(special, picked=selection.experts),
         on_click=clicked,
         controls=lambda: _controls(trace, selection, zoomed=window is not None),
         on_label=named,
@@ -254,7 +269,9 @@ def _reading(
     if asked.values == "lift":
         shown = [expert for expert in picked if expert[0] in special["layer"].values]
         told = task_sentences.of_expert(special, *shown[0]) if len(shown) == 1 else ""
-        return f"{task_sentences.of_lift(special)} {told}".strip()
+        waits = not special.attrs["n_permutations"] and special.attrs.get("waits")
+        beyond = task_sentences.OF_WAITING if waits else task_sentences.of_lift(special)
+        return f"{beyond} {told}".strip()
     of = ("weight", "weight") if _weighed(special) else ("tokens", "assignments")
     what = f"of its {of[0]}" if asked.values == "rate" else f"of its {of[1]} in that layer"
     return task_sentences.of_values(values, what=what, names=special.attrs.get("expert_names"))

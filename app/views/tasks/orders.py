@@ -131,7 +131,7 @@ def tested(trace: RoutingTrace, *, over: Literal["task", "task_type"]) -> xr.Dat
     )
     plain = cache.answer(trace, specialization, over=over, n_permutations=0)
     if tables is None:
-        return plain
+        return plain.assign_attrs(waits=True)
     shape = tuple(plain.sizes[name] for name in ("group", "layer", "expert"))
     found = {name: (("group", "layer", "expert"), tables["cells"][name].to_numpy().reshape(shape)) for name in _TESTED}
     return plain.assign(found).assign_attrs(n_permutations=_N_PERMUTATIONS)

@@ -10,7 +10,9 @@ import xarray as xr
 from app.sentences import and_list, count, escaped, percent, times
 from routing import expert_name
 
-__all__ = ["of_expert", "of_features", "of_lift", "of_orders", "of_values"]
+__all__ = ["OF_WAITING", "of_expert", "of_features", "of_lift", "of_orders", "of_values"]
+
+OF_WAITING = "Whether chance would give these lifts is still being found; until then no cell is pale."
 
 
 def of_lift(table: xr.Dataset) -> str:

@@ -127,16 +127,38 @@ class Ordered:
     waits: bool = False
 
 
-def groups_in_order(trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset) -> Ordered:
-    """The rows: selected tasks, or their types, as the controls order them."""
+def tree_of_rows(trace: RoutingTrace, selection: Selection, asked: Asked) -> Clustered | None:
+    """Tasks as clustering orders them; None where another order is asked for, or it is still being found."""
+    if asked.over == "task_type" or asked.rows not in _CLUSTERED_ROWS:
+        return None
+    return clustered(trace, of="task", values=asked.values, layers=tuple(selection.layers))
+
+
+def tree_of_columns(trace: RoutingTrace, selection: Selection, asked: Asked) -> Clustered | None:
+    """The same of experts."""
+    if asked.columns not in _CLUSTERED_COLUMNS:
+        return None
+    return clustered(trace, of="expert", values=asked.values, layers=tuple(selection.layers))
+
+
+def groups_in_order(
+    trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset, found: Clustered | None
+) -> Ordered:
+    """The rows: selected tasks, or their types, as the controls order them.
+
+    Args:
+        trace: the trace.
+        selection: what the reader selected.
+        asked: what the controls say.
+        special: lifts and rates, as `specialization` gives them.
+        found: of `tree_of_rows`.
+    """
     shown = set(selection.tasks or trace.tasks)
     if asked.over == "task_type":
         shown = {trace.task_types[task] for task in shown}
         return Ordered(names=[name for name in _types_in_order(trace, asked, special=special) if name in shown])
-    found: Clustered | None = None
     names: Sequence[str] = trace.tasks
     if asked.rows in _CLUSTERED_ROWS:
-        found = clustered(trace, of="task", values=asked.values, layers=tuple(selection.layers))
         names = trace.tasks if found is None else found.names
         if asked.rows == "type":
             types = list(dict.fromkeys(trace.task_types.values()))
@@ -169,15 +191,16 @@ def _by_metric(names: Sequence[str], asked: Asked, *, special: xr.Dataset) -> li
     return sorted(names, key=lambda name: -by_name.get(name, -np.inf))
 
 
-def experts_in_order(trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset) -> Ordered:
-    """The columns: the experts of the selected layers, as the controls order them."""
+def experts_in_order(
+    trace: RoutingTrace, selection: Selection, asked: Asked, *, special: xr.Dataset, found: Clustered | None
+) -> Ordered:
+    """The columns: the experts of the selected layers, as the controls order them; `found` is `tree_of_columns`."""
     layers = tuple(selection.layers) or trace.layers
     exists = trace.expert_exists.sel(layer=list(layers)).transpose("layer", "expert").to_numpy()
     plain = [(label, int(expert)) for label, row in zip(layers, exists, strict=True) for expert in np.flatnonzero(row)]
     if asked.columns == "layer":
         return Ordered(names=plain)
     if asked.columns in _CLUSTERED_COLUMNS:
-        found = clustered(trace, of="expert", values=asked.values, layers=tuple(selection.layers))
         if found is None:
             return Ordered(names=plain, waits=True)
         if asked.columns == "clustered":
