@@ -59,6 +59,14 @@ VIEWS = (
         needs=("assignments",),
     ),
     View(
+        title="Try it",
+        question="What happens to a text of mine, and what if the router chose otherwise?",
+        url="try_it",
+        group=_EXPERTS,
+        icon=":material/edit_note:",
+        load=partial(_view, "try_it"),
+    ),
+    View(
         title="Expert",
         question="What does this expert do?",
         url="expert",

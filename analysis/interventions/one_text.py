@@ -199,7 +199,7 @@ class OneText:
         self, text: str, out: Path, *, task: str | None = None, **options: Any
     ) -> tuple[RoutingTrace, Tensor]:
         """The routing of a text, and the logits (T, V) of the same pass."""
-        prompt = Prompt(id=PROMPT, text=text, **({} if task is None else {"task": task}))
+        prompt = Prompt(id=PROMPT, text=text) if task is None else Prompt(id=PROMPT, text=text, task=task)
         options |= {"name": self.name, "tasks_source": "a text typed in"}
         with self._logits_kept() as kept, Recorder(self.model, self.tokenizer, out=out, **options) as recorder:
             recorder.run([prompt], batch_size=1, max_new_tokens=0)

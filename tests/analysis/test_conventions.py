@@ -19,8 +19,15 @@ from tests.traces import planted_trace
 ROOT = Path(__file__).resolve().parents[2]
 HEADINGS = re.findall(r"^## (\S+)$", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
 FUNCTIONS = sorted(name for name in analysis.__all__ if inspect.isfunction(getattr(analysis, name)))
-INTERVENTIONS = ("knock_out", "selection_embedding_effects", "prototype_exchange", "runner_up_regret")
-"""Functions of `analysis.interventions`, which is not imported here: it needs torch."""
+INTERVENTIONS = (
+    "knock_out",
+    "selection_embedding_effects",
+    "prototype_exchange",
+    "runner_up_regret",
+    "next_tokens",
+    "changed_text",
+)
+"""What `analysis.interventions` gives, which is not imported here: it needs torch."""
 LABELS = ("Question.", "Definition.", "Unit", "Reading", "Source", "How it misleads")
 
 TRACE = planted_trace(seed=0, n_tasks=4, n_prompts_a_task=4)

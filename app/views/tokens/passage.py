@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -17,7 +18,7 @@ from app.panel import data_popover, definitions_popover, empty
 from app.questions import ExpertGroups, expert_groups
 from app.views.tokens.sentences import change_reading, group_reading, passage_reading
 from figures.token_colors import Shading, expert_shading, group_shading, value_shading
-from routing import Focus, LayerFacts, RoutingTrace, Selection, expert_name
+from routing import LayerFacts, RoutingTrace, Selection, expert_name
 
 __all__ = ["Reading", "passage_panel", "picked_layer"]
 
@@ -76,7 +77,15 @@ def routing_of(trace: RoutingTrace, prompt: str, *, n_tokens: int) -> xr.Dataset
     return cache.answer(trace, passage_routing, prompt=prompt, entropy=wanted)
 
 
-def passage_panel(trace: RoutingTrace, selection: Selection, reading: Reading, *, token: int | None) -> None:
+def passage_panel(
+    trace: RoutingTrace,
+    selection: Selection,
+    reading: Reading,
+    *,
+    token: int | None,
+    on_choose: Callable[[int | None], None],
+    compares: bool = True,
+) -> None:
     """Draw the passage, its legend and the sentence below it.
 
     Args:
@@ -84,6 +93,8 @@ def passage_panel(trace: RoutingTrace, selection: Selection, reading: Reading, *
         selection: what the user looks at.
         reading: the prompt.
         token: row of the token in focus.
+        on_choose: called with the row of the token that was pointed at, None where it was left.
+        compares: whether other runs may hold the same text.
     """
     layer = picked_layer(trace, selection)
     tokens = reading.tokens
@@ -92,18 +103,14 @@ def passage_panel(trace: RoutingTrace, selection: Selection, reading: Reading, *
     experts = _of_layer(routing, layer.label)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="passage_controls"):
         with st.container(width="content"):
-            shade = choices.choose("Color by", _known(trace, routing, tokens), name="shade", shown=_SHADES.__getitem__)
+            shade = choices.choose(
+                "Color by", _known(trace, routing, tokens, compares=compares), name="shade", shown=_SHADES.__getitem__
+            )
         base = _pick_base(trace) if shade == "change" else None
         st.space("stretch")
         definitions_popover(_DEFINITIONS, key="passage")
         data_popover(lambda: _token_table(tokens, experts, layer.label), key="passage", definitions=_DEFINITIONS)
     shading, sentence = _shading(trace, reading, routing, shade=shade, base=base, layer=layer, experts=experts)
-
-    def choose(position: int | None) -> None:
-        at = None if position is None else int(tokens["position"].iloc[position])
-        twice = at is not None and int((tokens["position"] == at).sum()) > 1
-        stack = str(tokens["stack"].iloc[position]) if twice and position is not None else None
-        state.select(replace(selection, focus=Focus(prompt=reading.prompt, position=at)), stack=stack)
 
     token_strip(
         Passage(
@@ -121,7 +128,7 @@ def passage_panel(trace: RoutingTrace, selection: Selection, reading: Reading, *
         key=_KEY,
         chosen=token,
         layer=layer.label,
-        on_choose=choose,
+        on_choose=on_choose,
         on_layer=lambda label: state.set_options(layer=label),
     )
     st.markdown(sentence)
@@ -131,14 +138,14 @@ def _layers(trace: RoutingTrace, selection: Selection) -> list[LayerFacts]:
     return [each for each in trace.layer_facts if not selection.layers or each.label in selection.layers]
 
 
-def _known(trace: RoutingTrace, routing: xr.Dataset, tokens: pd.DataFrame) -> list[str]:
+def _known(trace: RoutingTrace, routing: xr.Dataset, tokens: pd.DataFrame, *, compares: bool) -> list[str]:
     known = {
         "group": len(trace.tasks) > 1,
         "margin": bool(routing["margin"].notnull().any()),
         # Logits may be there whose entropies were left for when they are asked for.
         "entropy": trace.logits is not None,
         "nll": bool(tokens["nll"].notna().any()),
-        "change": bool(_others(trace)),
+        "change": compares and bool(_others(trace)),
     }
     return [shade for shade in _SHADES if known.get(shade, True)]
 

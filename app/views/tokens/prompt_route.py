@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
-from analysis.confidence import margins
 from analysis.reading import token_route
 from app import cache, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.sentences import escaped
+from app.views.tokens.route import OnCell, usual_margins
 from app.views.tokens.sentences import route_reading
 from figures.pieces import shown_text
 from figures.tokens import token_route as route_figure
 from routing import RoutingTrace, Selection
 
-__all__ = ["prompt_route"]
+__all__ = ["prompt_route", "whole_route"]
 
 
 def prompt_route(trace: RoutingTrace, selection: Selection, prompt: pd.Series) -> None:
@@ -28,6 +29,41 @@ def prompt_route(trace: RoutingTrace, selection: Selection, prompt: pd.Series) -
         trace: a run whose unit is the prompt.
         selection: what the user looks at.
         prompt: row of `trace.prompts`.
+    """
+
+    def clicked(layer: str, expert: int | None) -> None:
+        if expert is not None:
+            state.select(replace(selection, experts=((layer, expert),)))
+
+    def controls(experts: tuple[tuple[str, int], ...]) -> None:
+        st.button(
+            "Select its experts",
+            icon=":material/filter_alt:",
+            key="select_route",
+            help="Makes the experts that this prompt was sent to the selection, for the other views.",
+            on_click=state.select,
+            args=(replace(selection, experts=experts),),
+        )
+
+    whole_route(trace, prompt, usual_of=trace, on_cell=clicked, controls=controls)
+
+
+def whole_route(
+    trace: RoutingTrace,
+    prompt: pd.Series,
+    *,
+    usual_of: RoutingTrace | None,
+    on_cell: OnCell,
+    controls: Callable[[tuple[tuple[str, int], ...]], None] | None = None,
+) -> None:
+    """Draw the text, and its one route.
+
+    Args:
+        trace: a run whose unit is the prompt.
+        prompt: row of `trace.prompts`.
+        usual_of: the run whose margins are drawn behind those of the prompt; none, where it is None.
+        on_cell: called when a cell is clicked.
+        controls: draws widgets below the title, given the experts that the prompt was sent to.
     """
     st.caption("The router of this run decided once for the whole prompt: there are no tokens, and one route.")
     st.code(shown_text(str(prompt["text"])), language=None, wrap_lines=True)
@@ -39,18 +75,14 @@ def prompt_route(trace: RoutingTrace, selection: Selection, prompt: pd.Series) -
             "Recording stopped before it, or its task was unknown: pick another.",
         )
         return
-    usual = None
-    if route["margin"].notna().any():
-        spread = cache.answer(trace, margins, by=None)
-        usual = spread[["q25", "q75"]].set_axis(["low", "high"], axis=1)
+    usual = usual_margins(usual_of) if usual_of is not None and route["margin"].notna().any() else None
     selected = route[route["selected"]]
     experts = tuple((str(layer), int(e)) for layer, e in zip(selected["layer"], selected["expert"], strict=True))
 
     def clicked(click: Click) -> None:
         expert = click.customdata[-1] if isinstance(click.customdata, list) and len(click.customdata) == 2 else None
         layer = str(click.y)
-        if isinstance(expert, int) and layer in trace.layers:
-            state.select(replace(selection, experts=((layer, expert),)))
+        on_cell(layer, expert if isinstance(expert, int) and layer in trace.layers else None)
 
     panel(
         "Route of this prompt",
@@ -61,14 +93,7 @@ def prompt_route(trace: RoutingTrace, selection: Selection, prompt: pd.Series) -
         table=lambda: route,
         definitions=("margins", "token_route"),
         on_click=clicked,
-        controls=lambda: st.button(
-            "Select its experts",
-            icon=":material/filter_alt:",
-            key="select_route",
-            help="Makes the experts that this prompt was sent to the selection, for the other views.",
-            on_click=state.select,
-            args=(replace(selection, experts=experts),),
-        ),
+        controls=None if controls is None else lambda: controls(experts),
     )
 
 

@@ -11,6 +11,7 @@ import streamlit as st
 
 from analysis.reading import prompt_tokens
 from app import cache, choices, state
+from app.links import view_link
 from app.panel import empty
 from app.prompts import Outcome, choices_around, outcome_of, outcomes, prompt_labels
 from app.views.expert.contexts import context_panel
@@ -60,7 +61,15 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         expert = selection.experts[0]
     marks = marks_of(trace, tokens, routing, kind=kind, text=text, expert=expert)
     reading = Reading(prompt=name, tokens=tokens, routing=routing, marks=marks)
-    passage_panel(trace, selection, reading, token=token)
+
+    def choose(row: int | None) -> None:
+        at = None if row is None else int(tokens["position"].iloc[row])
+        twice = at is not None and int((tokens["position"] == at).sum()) > 1
+        stack = str(tokens["stack"].iloc[row]) if twice and row is not None else None
+        state.select(replace(selection, focus=Focus(prompt=name, position=at)), stack=stack)
+
+    passage_panel(trace, selection, reading, token=token, on_choose=choose)
+    _try_it(prompt, tokens, token=token)
     if token is None:
         st.caption("Point at a token to see what every layer did with it, and where else its experts fire.")
         return
@@ -179,6 +188,20 @@ def _focused(tokens: pd.DataFrame, selection: Selection) -> int | None:
         here &= tokens["stack"].astype(str) == stack
     rows = tokens.index[here]
     return int(rows[0]) if len(rows) else None
+
+
+def _try_it(prompt: pd.Series, tokens: pd.DataFrame, *, token: int | None) -> None:
+    """Offer to change a decision in what the model was given; what it wrote is no part of that."""
+    if not isinstance(prompt["text"], str) or not prompt["text"]:
+        return
+    given = token is not None and tokens["phase"].iloc[token] == "prompt" and tokens["stack"].nunique() == 1
+    view_link(
+        "try_it",
+        "Try it: force another expert in this text, or type your own",
+        icon=":material/edit_note:",
+        selection=Selection(focus=Focus(prompt=str(prompt["prompt"]))),
+        token=str(token) if given else None,
+    )
 
 
 def _elsewhere(trace: RoutingTrace, selection: Selection, reading: Reading, *, token: int, layer: str) -> None:
