@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode
 from app import state
 from routing import RoutingTrace, Selection
 
-__all__ = ["NAMES", "forget", "made", "make"]
+__all__ = ["NAMES", "forget", "lost", "made", "make"]
 
 NAMES = ("A", "B")
 _IN_URL = {"A": "group_a", "B": "group_b"}
@@ -28,6 +28,12 @@ def made(trace: RoutingTrace) -> dict[str, Selection]:
         if group.tasks or group.prompts:
             found[name] = group
     return found
+
+
+def lost(trace: RoutingTrace) -> list[str]:
+    """Names of the groups that the URL asks for and of which the trace holds nothing."""
+    there = made(trace)
+    return [name for name in NAMES if state.option(_IN_URL[name]) and name not in there]
 
 
 def make(name: str, selection: Selection) -> None:

@@ -84,7 +84,27 @@ def test_groups_that_overlap_or_do_not_exist_are_said(open_app):
     page = open_app("groups", A | {"group_b": "tasks=facts,spans"})
     assert not page.exception
     assert "share none" in page.warning[0].value
-    assert "No group is made yet" in text_of(open_app("groups", {"run": "even", "group_a": "tasks=gone"}))
+    page = open_app("groups", {"run": "even", "group_a": "tasks=gone"})
+    assert "No group is made yet" in text_of(page)
+    assert "a group A of tasks or prompts that this run does not hold" in page.warning[0].value
+
+
+def test_groups_are_chosen_on_the_page_itself(open_app):
+    page = open_app("groups", {"run": "even"})
+    one, other = (page.selectbox(key=f"pick_group_{name}") for name in "AB")
+    assert (one.value, other.value) == ("nothing yet", "all other prompts")
+    one.set_value("knowledge: 2 tasks").run()
+    assert parse_qs(page.query_params["group_a"]) == {"tasks": ["facts,capitals"]}
+    page.selectbox(key="pick_group_B").set_value("spans").run()
+    assert "12 prompts (A) and 6 prompts (B)" in text_of(page)
+    page.selectbox(key="pick_group_B").set_value("all other prompts").run()
+    assert "group_b" not in page.query_params
+    assert "12 prompts (A) and 24 prompts (the rest)" in text_of(page)
+    # What was selected elsewhere has no name here, and stays.
+    page = open_app("groups", {"run": "even", "group_a": "prompts=facts-000,spans-000"})
+    assert page.selectbox(key="pick_group_A").value == "what was selected"
+    page.selectbox(key="pick_group_B").set_value("topics").run()
+    assert "2 prompts (A) and 6 prompts (B)" in text_of(page)
 
 
 def test_within_a_task_only_prompts_of_both_sides_count(open_app):

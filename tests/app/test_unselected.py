@@ -120,7 +120,7 @@ def test_tasks_without_a_tie_are_counted_and_not_called_fewest():
     tasks = shares.set_index(pd.MultiIndex.from_product([["a", "b", "c"], ["L00"]], names=["task", "layer"]))
     layers = shares.iloc[:1].set_index(pd.Index(["L00"], name="layer"))
     said = of_near_ties(layers, tasks, within=0.01, unit="token")
-    assert "a has most there (20\N{NO-BREAK SPACE}%, 95\N{NO-BREAK SPACE}% 10\N{NO-BREAK SPACE}% to" in said
+    assert "a has most there (20\N{NO-BREAK SPACE}%; 95\N{NO-BREAK SPACE}%: 10\N{NO-BREAK SPACE}% to" in said
     assert "2 of 3 tasks have none." in said
     assert "None of 50 tokens is tied" in of_near_ties(layers.assign(share=0.0), tasks, within=0.01, unit="token")
 

@@ -87,7 +87,7 @@ def token_table(profile: ExpertProfile) -> None:
             }
         ),
         hide_index=True,
-        height=38 + 35 * len(shown),
+        height="content",
         column_config={
             "share": st.column_config.ProgressColumn(
                 "choose it", format="percent", min_value=0.0, max_value=1.0, help="Share of the token's occurrences."

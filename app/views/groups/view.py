@@ -21,6 +21,9 @@ __all__ = ["group_differences", "render"]
 
 _WITHIN = ("any task", "the same task")
 _SHOWN = 8
+_LOST = ":material/link_off:"
+_NOTHING = {"A": "nothing yet", "B": "all other prompts"}
+_SELECTED = "what was selected"
 
 Query = tuple[tuple[str, str], ...]
 
@@ -28,8 +31,14 @@ Query = tuple[tuple[str, str], ...]
 def render(trace: RoutingTrace, selection: Selection) -> None:
     """Draw the view."""
     made = groups.made(trace)
+    for name in groups.lost(trace):
+        st.warning(f"This link has a group {name} of tasks or prompts that this run does not hold.", icon=_LOST)
+    _pickers(trace, made)
     if not made:
-        empty("No group is made yet.", "Select tasks or prompts, and make them group A with “A | B” at the top.")
+        empty(
+            "No group is made yet.",
+            "Choose one here, or select tasks or prompts in any view and make them a group with “A | B” at the top.",
+        )
         return
     one, other = made.get("A") or made["B"], made.get("B") if "A" in made else None
     within = choices.chosen("compared", _WITHIN)
@@ -71,6 +80,36 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         controls=_controls,
     )
     _lists(trace, shown, names=names)
+
+
+def _pickers(trace: RoutingTrace, made: dict[str, Selection]) -> None:
+    """Let each group be a task, or all tasks of a type; what was selected elsewhere stays until another is chosen."""
+    kinds: dict[str, list[str]] = {}
+    for task, kind in trace.task_types.items():
+        kinds.setdefault(kind, []).append(task)
+    known = {f"{kind}: {len(tasks)} tasks": tuple(tasks) for kind, tasks in kinds.items() if len(tasks) > 1}
+    known |= {task: (task,) for task in trace.tasks}
+    offered = {label: Selection(tasks=tasks) for label, tasks in known.items()}
+    with st.container(horizontal=True, gap="medium"):
+        for name in groups.NAMES:
+            now = made.get(name)
+            nothing = _NOTHING[name]
+            chosen = next((label for label, group in offered.items() if group == now), _SELECTED if now else nothing)
+
+            def picked(label: str, name: str = name) -> None:
+                if label in offered:
+                    groups.make(name, offered[label])
+                else:
+                    groups.forget(name)
+
+            with st.container(width=320):
+                choices.choose_one(
+                    f"Group {name}",
+                    [nothing, *([_SELECTED] if chosen == _SELECTED else []), *offered],
+                    key=f"pick_group_{name}",
+                    chosen=chosen,
+                    on_change=picked,
+                )
 
 
 def group_differences(

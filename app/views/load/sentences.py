@@ -211,10 +211,10 @@ def of_tokens(table: pd.DataFrame) -> str:
         f"surplus; {percent(float(row['rate']))} of its {int(row['n_seen']):,} occurrences, in "
         f"{count(int(row['n_prompts']), 'prompt')}, choose the expert."
     )
-    return (
-        f"{told} The {len(sure)} shown that are surely above 0 bring {percent(float(sure['contribution'].sum()))} "
-        "together."
-    )
+    if len(sure) < 2:
+        return f"{told} No other one shown is surely above 0."
+    together = percent(float(sure["contribution"].sum()))
+    return f"{told} The {len(sure)} shown that are surely above 0 bring {together} together."
 
 
 def of_convergence(table: pd.DataFrame, *, layer: str) -> str:

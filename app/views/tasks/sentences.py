@@ -77,7 +77,7 @@ def of_expert(table: xr.Dataset, layer: str, expert: int) -> str:
         for place in more[np.argsort(-lift[more], kind="stable")]
     ]
     beyond = ", beyond chance" if tested else ""
-    return f"**{name}**, {percent(overall)} over all, is used more by {and_list(told)}{beyond}."
+    return f"**{name}**, {percent(overall)} in the mean prompt, is used more by {and_list(told)}{beyond}."
 
 
 def of_orders(*, rows: int | None, columns: int | None, n_experts: int, n_tasks: int, values: str) -> str:

@@ -28,9 +28,9 @@ def of_margins(table: pd.DataFrame, *, unit: str) -> str:
         return "No layer stored a runner-up's score, so nothing says how close the choices were."
     close, far = str(known["q50"].idxmin()), str(known["q50"].idxmax())
     n_tokens = int(known["n_tokens"].max())
-    told = f"Of {count(n_tokens, unit)}, half have a margin under **{known.loc[close, 'q50']:.3f}** in {escaped(close)}"
+    told = f"Of {count(n_tokens, unit)}, half have a margin under **{known.loc[close, 'q50']:.2g}** in {escaped(close)}"
     if close != far:
-        told += f", where choices are closest, and under {known.loc[far, 'q50']:.3f} in {escaped(far)}"
+        told += f", where choices are closest, and under {known.loc[far, 'q50']:.2g} in {escaped(far)}"
     return f"{told}. It describes these {unit}s; scores of different kinds of router have different scales."
 
 
@@ -66,7 +66,7 @@ def of_near_ties(layers: pd.DataFrame, tasks: pd.DataFrame, *, within: float, un
         return f"None of {count(int(known['n_tokens'].max()), unit)} is tied in any layer (margin at most {within:g})."
     told = (
         f"Most ties (margin at most {within:g}) are in {escaped(layer)}: **{percent(row['share'])}** of its {unit}s"
-        f"{_interval(row)}."
+        f"{_interval(row).replace('; ', ' (', 1)}{')' if _interval(row) else ''}."
     )
     here = tasks.xs(layer, level="layer").dropna(subset=["share"])
     if len(here) < 2:
@@ -123,4 +123,4 @@ def of_runners_up(table: xr.Dataset, *, names: Mapping[str, Sequence[str]], unit
 def _interval(row: pd.Series) -> str:
     if not np.isfinite(row["share_low"]):
         return ""
-    return f", 95\N{NO-BREAK SPACE}% {percent(row['share_low'])} to {percent(row['share_high'])}"
+    return f"; 95\N{NO-BREAK SPACE}%: {percent(row['share_low'])} to {percent(row['share_high'])}"
