@@ -24,7 +24,8 @@ TEXT = "the shop opens at nine"
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     save_tiny(folder / "tiny")
-    save_tiny_system(folder / "routed", "task_moe")
+    for system in ("task_moe", "hypermoe", "hypermoe_switch", "pha"):
+        save_tiny_system(folder / system, system)
     return folder
 
 
@@ -129,11 +130,33 @@ def test_an_empty_text_and_one_that_is_too_long_are_said(tried, text, words):
 
 
 def test_a_model_that_is_told_tasks_shows_the_route_of_the_one_that_is_chosen(tried):
-    page = tried({"as_task": "span"}, reader="routed")
+    page = tried({"as_task": "span"}, reader="task_moe")
     text = text_of(page)
     assert "the route is that of “span”" in text
     assert "Route of this prompt" in text
     assert "What the model would write first" in text
+
+
+def test_generated_adapters_stand_beside_the_route_of_a_token(tried):
+    page = tried({"token": "4", "force": "runner_up", "force_layer": "L00"}, reader="hypermoe")
+    text = text_of(page)
+    assert not page.error
+    assert "adapter" in text
+    assert "In later layers" in text or "No later layer" in text
+
+
+def test_a_model_with_two_stacks_is_read_and_says_what_it_cannot(tried):
+    page = tried({"token": "2"}, reader="hypermoe_switch")
+    text = text_of(page)
+    assert [section["label"] for section in strip(page)["sections"]] == ["encoder · prompt", "decoder · generated"]
+    assert "has two." in text
+    assert "What the model would write first" in text
+
+
+def test_a_retrieved_prototype_is_shown_where_nothing_is_routed(tried):
+    text = text_of(tried(reader="pha"))
+    assert "the prototype that was retrieved for this text" in text
+    assert "Selected:" in text
 
 
 def test_a_folder_without_a_model_is_said(open_app, models, tmp_path):

@@ -148,12 +148,13 @@ def _later(churn: xr.Dataset, change: Changed) -> str:
     n_later = int(np.isfinite(after.to_numpy()).sum())
     if not differs.any():
         return f"No later layer routes any token otherwise (0 of {n_later:,} decisions)."
-    n_tokens = int(differs.any(axis=0).sum())
-    most = int(differs.sum(axis=1).argmax())
-    return (
-        f"In later layers {int(differs.sum()):,} of {n_later:,} decisions change, for {count(n_tokens, 'token')}, most "
-        f"in {escaped(str(after['layer'].values[most]))} ({int(differs[most].sum())})."
-    )
+    n_changed, n_tokens = int(differs.sum()), int(differs.any(axis=0).sum())
+    by_layer = differs.sum(axis=1)
+    where = escaped(str(after["layer"].values[int(by_layer.argmax())]))
+    if n_changed == 1:
+        return f"In later layers 1 of {n_later:,} decisions changes, in {where}."
+    most = f", most in {where} ({int(by_layer.max())})" if int((by_layer > 0).sum()) > 1 else f", all in {where}"
+    return f"In later layers {n_changed:,} of {n_later:,} decisions change, of {count(n_tokens, 'token')}{most}."
 
 
 def _surprise(row: pd.Series) -> str:
