@@ -104,7 +104,7 @@ def panel(
             st.markdown(f"#### {title}", width="stretch")
             definitions_popover(definitions, key=key, made_of=made_of)
             data_popover(table, key=key, definitions=definitions)
-            _save_popover(table, key=key)
+            _save_popover(table, key=key, is_chart=drawn is None)
         if controls is not None:
             controls()
         if drawn is not None:
@@ -162,10 +162,11 @@ def definitions_popover(names: Sequence[str], *, key: str, made_of: Mapping[str,
             explanation(names, made_of=made_of)
 
 
-def _save_popover(table: Callable[[], pd.DataFrame], *, key: str) -> None:
-    """Offer the figure as a picture and its numbers as a file."""
+def _save_popover(table: Callable[[], pd.DataFrame], *, key: str, is_chart: bool) -> None:
+    """Offer the figure as a picture, where it is a chart, and its numbers as a file."""
     with st.popover("Save", icon=":material/save:", type="tertiary", key=f"save_{key}", width="content"):
-        figure_saver(target=key)
+        if is_chart:
+            figure_saver(target=key)
         st.download_button(
             "CSV",
             data=lambda: table().to_csv(index=False).encode("utf-8", "replace"),

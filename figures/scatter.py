@@ -64,6 +64,7 @@ def scatter(
     symbol_title: str = "",
     labels: pd.DataFrame | None = None,
     picked: Sequence[int] = (),
+    near: Sequence[int] = (),
     height: int = 620,
 ) -> go.Figure:
     """One mark a point, one trace a kind; a picture of their density where there are too many to draw.
@@ -78,6 +79,7 @@ def scatter(
         symbol_title: what the shapes tell.
         labels: x, y, text of names to write on the map.
         picked: rows of `points` to show at full strength; all where it is empty.
+        near: rows to frame with a square, such as the neighbors of the picked one.
         height: of the figure in pixels.
 
     Returns:
@@ -110,6 +112,16 @@ def scatter(
             selectedpoints=None if chosen is None else np.flatnonzero(chosen[rows]).tolist(),
             selected={"marker": {"opacity": 1.0}},
             unselected={"marker": {"opacity": 0.16}},
+        )
+    if len(near):
+        figure.add_scattergl(
+            x=points["x"].to_numpy(np.float32)[near],
+            y=points["y"].to_numpy(np.float32)[near],
+            mode="markers",
+            name="nearest in truth",
+            marker={"symbol": "square-open", "size": 12, "color": INKS[mode].text, "line": {"width": 1.5}},
+            customdata=np.asarray(near, dtype=np.int32),
+            hoverinfo="skip",
         )
     for kind, symbol in shape_of.items():
         figure.add_scatter(

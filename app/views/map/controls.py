@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import choices
+from app import cache, choices
+from app.runs import Run
 from app.views.map import adapters as map_adapters
 from app.views.map import tokens as map_tokens
+from app.views.map.cloud_colors import CLOUD_COLORS, prompt_columns
 from app.views.map.kept import Mapped, MapQuestion
 from routing import RoutingTrace
 
-__all__ = ["METHODS", "Asked", "controls", "described_by", "values_of"]
+__all__ = ["METHODS", "NO_RUN", "Asked", "controls", "described_by", "other_runs", "values_of"]
 
 METHODS = {"umap": "UMAP", "pca": "PCA", "both": "Side by side"}
 _COLORS: dict[Mapped, tuple[str, ...]] = {
@@ -27,6 +29,9 @@ _NEIGHBORS = ("5", "10", "15", "30", "50")
 _DISTANCES = ("0.0", "0.1", "0.3", "0.5")
 _SEEDS = ("0", "1", "2", "3", "4")
 _SIZES = ("1000", "4000", "16000")
+_CLOUDS = ("100000", "1000000")
+_MOST_BESIDE = 6
+NO_RUN = "no other run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +62,24 @@ def controls(trace: RoutingTrace) -> Asked:
             of = choices.choose("Map of", mapped, name="of", shown=lambda each: f"{each.capitalize()}s")
         # What an expert serves beyond chance takes prompts to tell.
         colors = _COLORS[of] if trace.level != "counts" else ("layer", "cluster")
-        with st.container(width="content"):
-            color = choices.choose("Color by", colors, name="color", shown=_shown)
-        with st.container(width="content"):
-            method = choices.choose("Layout", list(METHODS), name="layout", shown=METHODS.__getitem__)
+        large = of == "token" and choices.chosen("size", _SIZES + _CLOUDS, default="4000") in _CLOUDS
+        columns = prompt_columns(trace) if of in ("prompt", "token") else {}
+        offered = (*(CLOUD_COLORS if large else colors), *columns)
+        with st.container(width="content" if len(offered) <= _MOST_BESIDE else 170):
+            color = choices.choose(
+                "Color by",
+                offered,
+                name="color",
+                shown=lambda each: columns[each].capitalize() if each in columns else _shown(each),
+                kind="segmented" if len(offered) <= _MOST_BESIDE else "select",
+            )
+        method = "pca"
+        if not large:
+            with st.container(width="content"):
+                method = choices.choose("Layout", list(METHODS), name="layout", shown=METHODS.__getitem__)
+        if others := other_runs(trace):
+            with st.container(width=230):
+                choices.choose("Beside it", [NO_RUN, *others], name="base", kind="select")
         with st.popover("Parameters", icon=":material/tune:", key="map_parameters"):
             values = choices.choose(
                 "Described by",
@@ -83,11 +102,12 @@ def controls(trace: RoutingTrace) -> Asked:
             size = (
                 choices.choose(
                     "At most",
-                    _SIZES,
+                    _SIZES + _CLOUDS if of == "token" else _SIZES,
                     name="size",
                     default="4000",
                     shown=lambda each: f"{int(each):,} {of}s",
-                    help="Of more, as many of each task and phase (adapters: of each site) are drawn by the seed.",
+                    help="Of more, as many of each task and phase (adapters: of each site) are drawn by the seed. "
+                    "Above 16,000, tokens are placed on principal components.",
                 )
                 if of in ("token", "adapter")
                 else "4000"
@@ -101,6 +121,11 @@ def controls(trace: RoutingTrace) -> Asked:
         most_items=int(size),
     )
     return Asked(color=color, method=method, question=question)
+
+
+def other_runs(trace: RoutingTrace) -> dict[str, Run]:
+    """The runs that can be laid beside this one, by name."""
+    return {run.name: run for run in cache.runs() if run.path != str(trace.path)}
 
 
 def values_of(trace: RoutingTrace, of: Mapped) -> dict[str, str]:

@@ -19,6 +19,7 @@ from analysis.projection import Projection
 from analysis.quality import MapQuality
 from analysis.signatures import Values
 from analysis.specialization import specialization
+from analysis.token_places import TokenPlaces, token_places
 from app.jobs import Job, Jobs
 from routing import RoutingTrace, load_derived, save_derived
 
@@ -26,18 +27,22 @@ __all__ = [
     "MapQuestion",
     "Mapped",
     "PromptGroups",
+    "cloud_job",
     "groups_or_job",
     "instances_or_job",
+    "make_cloud",
     "make_groups",
     "make_instances",
     "make_map",
     "strongest_groups",
     "strongest_of",
+    "token_cloud",
     "umap_or_job",
 ]
 
 Mapped = Literal["expert", "prompt", "token", "adapter"]
 _GROUPS = "prompt-groups"
+_CLOUD = "token-places"
 _VERSION = {"version": 1}
 
 
@@ -118,6 +123,36 @@ def groups_or_job(trace: RoutingTrace, *, values: str, seed: int, jobs: Jobs) ->
     if job.state != "done" or job.folder is None:
         return job
     return _groups(pd.read_parquet(job.folder / "labels.parquet"), _read_about(job.folder))
+
+
+def cloud_job(trace: RoutingTrace, *, jobs: Jobs, **asked: Any) -> Job:
+    """The job that places all tokens; when it is done, `token_cloud` has them at once.
+
+    Args:
+        trace: a trace on disk.
+        jobs: of this server.
+        asked: as `token_cloud` takes them.
+    """
+    return _job(trace, "cloud", jobs=jobs, **asked)
+
+
+def token_cloud(
+    trace: RoutingTrace, *, values: Literal["weight", "selected"], most_items: int, n_neighbors: int, seed: int
+) -> TokenPlaces:
+    """All tokens of a trace on two principal components, kept beside it."""
+    asked = {"values": values, "most_items": most_items, "n_neighbors": n_neighbors, "seed": seed} | _VERSION
+    if (kept := load_derived(trace, _CLOUD, params=asked)) is not None:
+        about = dict(kept["about"])
+        return TokenPlaces(points=kept["points"], quality=MapQuality(**about.pop("quality")), **about)
+    made = token_places(trace, values=values, most_items=most_items, n_neighbors=n_neighbors, seed=seed)
+    about = {"explained_share": made.explained_share, "n_fitted": made.n_fitted, "quality": asdict(made.quality)}
+    save_derived(trace, _CLOUD, {"points": made.points, "about": about}, params=asked)
+    return made
+
+
+def make_cloud(trace: RoutingTrace, folder: Path, **asked: Any) -> None:
+    """Place all tokens; leave them beside the trace."""
+    token_cloud(trace, **asked)
 
 
 def make_map(trace: RoutingTrace, folder: Path, **question: Any) -> None:

@@ -11,6 +11,7 @@ from app.prompts import outcome_of, prompt_lead
 from app.views.map import adapters as map_adapters
 from app.views.map import sentences as map_sentences
 from app.views.map import tokens as map_tokens
+from app.views.map.cloud_colors import prompt_columns
 from app.views.map.kept import Mapped, strongest_groups
 from figures.scatter import PointColor
 from figures.theme import OKABE_ITO, OTHER, color_of_task_types, color_of_tasks
@@ -85,6 +86,8 @@ def color_of(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped, color: st
     Returns:
         (point) · the color · a sentence, which may be empty.
     """
+    if column := prompt_columns(trace).get(color):
+        return _of_column(trace, points, column), ""
     if of == "token":
         return map_tokens.color_of_tokens(trace, points, color=color)
     if of == "adapter":
@@ -110,6 +113,17 @@ def color_of(trace: RoutingTrace, points: pd.DataFrame, *, of: Mapped, color: st
         sentence, title = map_sentences.OF_SHARED_WORDS, _WORDS[color].capitalize()
     palette = color_of_tasks(trace) if color == "task" else color_of_task_types(trace.task_types.values())
     return PointColor(title=title, values=kinds, colors=palette, missing="none beyond chance"), sentence
+
+
+def _of_column(trace: RoutingTrace, points: pd.DataFrame, column: str) -> PointColor:
+    """A column of the prompts as the color of prompts, or of their tokens."""
+    values = trace.prompts.set_index("prompt")[column].reindex(points["prompt"]).reset_index(drop=True)
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return PointColor(title=column.capitalize(), values=values.astype(float), missing="unknown")
+    kinds = values.astype(object).where(values.notna(), None).map(lambda each: None if each is None else str(each))
+    common = kinds.value_counts().index[: len(OKABE_ITO)]
+    colors = dict(zip(common, OKABE_ITO, strict=False))
+    return PointColor(title=column.capitalize(), values=kinds, colors=colors, missing="others")
 
 
 def picked_rows(

@@ -9,14 +9,54 @@ from analysis.agreement import Agreement
 from analysis.clustering import Clustering
 from analysis.projection import Projection
 from analysis.quality import MapQuality
+from analysis.token_places import TokenPlaces
 from app.sentences import and_list, count, escaped, percent
 
-__all__ = ["OF_SHARED_WORDS", "of_agreement", "of_clusters", "of_colors", "of_map", "of_picked"]
+__all__ = [
+    "OF_SHARED_WORDS",
+    "OF_TWO_RUNS",
+    "of_agreement",
+    "of_cloud",
+    "of_clusters",
+    "of_colors",
+    "of_map",
+    "of_picked",
+]
 
 OF_SHARED_WORDS = (
     "Prompts of one task share its instruction, and equal words tend to be routed alike: some of what lies together "
     "here is wording, in an untrained model too."
 )
+
+OF_TWO_RUNS = (
+    "Each map is laid out by itself: left and right, near and far mean nothing from one to the other. What is selected "
+    "is marked in both, by name."
+)
+
+
+def of_cloud(cloud: TokenPlaces, *, n_tokens: int) -> str:
+    """How many tokens are shown, what the two components hold, and how many neighborhoods survive.
+
+    Args:
+        cloud: the map.
+        n_tokens: tokens of the trace.
+    """
+    n_shown = len(cloud.points)
+    drawn = (
+        f"{n_shown:,} of {n_tokens:,} tokens, drawn at random: as many of each task and phase. "
+        if n_shown < n_tokens
+        else ""
+    )
+    quality = cloud.quality
+    fitted = f"found in {cloud.n_fitted:,} tokens, as many of each task and phase"
+    if not np.isfinite(quality.trustworthiness):
+        return f"{drawn}The two components were {fitted}; too few to say how far the map may be believed."
+    return (
+        f"{drawn}The two components, {fitted}, hold {percent(cloud.explained_share)} of the variance; on these "
+        f"trustworthiness **{quality.trustworthiness:.2f}**, and **{percent(quality.neighbor_preservation)}** of each "
+        f"token's {quality.n_neighbors} nearest are nearest here too. With its places shuffled the map would keep "
+        f"{_shuffled(quality)}. Drag to draw around tokens, click one for its neighbors."
+    )
 
 
 def of_map(projection: Projection, *, noun: str, beside: MapQuality | None = None) -> str:

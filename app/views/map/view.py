@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -12,18 +14,20 @@ from analysis.projection import Projection
 from app import cache, state
 from app.components.plot_bridge import row_of
 from app.jobs import Job
-from app.links import view_link
 from app.panel import Brush, empty, mode, panel
 from app.questions import expert_groups
-from app.sentences import count
+from app.sentences import count, escaped
 from app.views.map import sentences as map_sentences
-from app.views.map.adapters import selection_of_adapters
-from app.views.map.controls import METHODS, Asked, controls, described_by, values_of
+from app.views.map.cloud import LEAST, render_cloud
+from app.views.map.controls import METHODS, NO_RUN, Asked, controls, described_by, other_runs, values_of
 from app.views.map.kept import Mapped, MapQuestion, PromptGroups, groups_or_job, umap_or_job
+from app.views.map.neighbors import draw_nearest, nearest_of_items, nearest_to_focus
+from app.views.map.picked import pick as pick_points
+from app.views.map.picked import picked_table
 from app.views.map.points import cluster_color, color_of, described, picked_rows
 from figures.map_places import inside, kind_labels
 from figures.scatter import MOST_POINTS, PointColor, scatter
-from routing import Focus, RoutingTrace, Selection
+from routing import RoutingTrace, Selection
 
 __all__ = ["render"]
 
@@ -36,14 +40,17 @@ _DEFINITIONS: dict[Mapped, tuple[str, ...]] = {
     "token": ("project", "map_quality", "token_overlap", "token_sample"),
     "adapter": ("project", "map_quality", "adapter_signatures"),
 }
-# A selection is part of the link, and a link of many pages is none.
-_MOST_PICKED = 300
 _POLL_SECONDS = 1.0
 
 
 def render(trace: RoutingTrace, selection: Selection) -> None:
     """Draw the map, what its colors say, and what is picked on it."""
     asked = controls(trace)
+    run = other_runs(trace).get(state.option("base") or NO_RUN)
+    other = None if run is None else cache.trace_of(run)
+    if asked.question.of == "token" and asked.question.most_items > LEAST:
+        _clouds(trace, selection, asked, other=other)
+        return
     of = asked.question.of
     plain = _principal_components(trace, asked.question)
     if plain.points.empty:
@@ -52,22 +59,83 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     projection = plain if asked.method == "pca" else _umap(trace, asked.question, meanwhile=plain)
     points = _described(trace, projection, asked.question)
     picked = picked_rows(points, selection, of=of, trace=trace)
-    if asked.method == "both":
+    found = _nearest(trace, selection, points.iloc[picked], asked)
+    near = [] if found is None else np.flatnonzero(points["item"].astype(str).isin(found["key"].astype(str))).tolist()
+    if other is not None:
         left, right = st.columns(2, gap="medium")
         with left:
-            _draw(trace, selection, asked, projection, plain=plain, key=f"map_{of}")
+            _draw(trace, selection, asked, projection, plain=plain, key=f"map_{of}", near=near)
         with right:
-            _draw(trace, selection, asked, plain, plain=plain, key=f"map_{of}_beside")
+            _draw_other(other, selection, asked, name=run.name if run else "")
+        st.caption(map_sentences.OF_TWO_RUNS)
+    elif asked.method == "both":
+        left, right = st.columns(2, gap="medium")
+        with left:
+            _draw(trace, selection, asked, projection, plain=plain, key=f"map_{of}", near=near)
+        with right:
+            _draw(trace, selection, asked, plain, plain=plain, key=f"map_{of}_beside", near=near)
     else:
-        _draw(trace, selection, asked, projection, plain=plain, key=f"map_{of}")
+        _draw(trace, selection, asked, projection, plain=plain, key=f"map_{of}", near=near)
     if len(picked):
-        _picked_table(selection, points.iloc[picked], of=of)
+        picked_table(selection, points.iloc[picked], of=of)
     else:
         st.caption(f"Click {_A[of]}, or draw around several, to make them the selection of every view.")
+    if found is not None:
+        draw_nearest(found, noun=of, selection=selection)
+
+
+def _clouds(trace: RoutingTrace, selection: Selection, asked: Asked, *, other: RoutingTrace | None) -> None:
+    """All tokens of one run, or of two."""
+    if other is None or other.experts is None or other.unit != "token":
+        render_cloud(trace, selection, asked)
+    else:
+        left, right = st.columns(2, gap="medium")
+        with left:
+            render_cloud(trace, selection, asked)
+        with right:
+            render_cloud(other, selection.held_by(other), asked, key="map_cloud_other", alone=False)
+        st.caption(map_sentences.OF_TWO_RUNS)
+    found = nearest_to_focus(trace, selection, values=asked.question.values)
+    if found is not None:
+        draw_nearest(found, noun="token", selection=selection)
+
+
+def _draw_other(other: RoutingTrace, selection: Selection, asked: Asked, *, name: str) -> None:
+    """The same map of another run, as far as it holds what is asked for."""
+    of, values = asked.question.of, asked.question.values
+    lacks = other.experts is None and of != "expert"
+    if lacks or values not in values_of(other, of) or (of == "adapter" and other.adapters is None):
+        empty(f"{escaped(name)} does not hold what this map is made of.", "Choose another run.")
+        return
+    shared = selection.held_by(other)
+    plain = _principal_components(other, asked.question)
+    if plain.points.empty:
+        empty(f"There is no {of} in {escaped(name)} to place on a map.", "Choose another run.")
+        return
+    projection = plain if asked.method == "pca" else _umap(other, asked.question, meanwhile=plain)
+    _draw(other, shared, asked, projection, plain=plain, key=f"map_{of}_other", title=escaped(name))
+
+
+def _nearest(trace: RoutingTrace, selection: Selection, points: pd.DataFrame, asked: Asked) -> pd.DataFrame | None:
+    """Who is nearest to the one point that is picked; None where it is not one."""
+    of, values = asked.question.of, asked.question.values
+    if of == "token":
+        return nearest_to_focus(trace, selection, values=values)
+    if len(points) != 1:
+        return None
+    return cache.answer(trace, nearest_of_items, of=of, values=values, item=str(points["item"].iloc[0]))
 
 
 def _draw(
-    trace: RoutingTrace, selection: Selection, asked: Asked, projection: Projection, *, plain: Projection, key: str
+    trace: RoutingTrace,
+    selection: Selection,
+    asked: Asked,
+    projection: Projection,
+    *,
+    plain: Projection,
+    key: str,
+    near: Sequence[int] = (),
+    title: str = "",
 ) -> None:
     question = asked.question
     of, values = question.of, question.values
@@ -76,7 +144,7 @@ def _draw(
     picked = picked_rows(points, selection, of=of, trace=trace)
 
     def pick(rows: list[int]) -> None:
-        _pick(trace, selection, points.iloc[rows], of=of)
+        pick_points(trace, selection, points.iloc[rows], of=of)
 
     def brushed(brush: Brush) -> None:
         # Of a cloud too large to draw the browser knows a sample only; what was drawn around is known exactly.
@@ -87,7 +155,8 @@ def _draw(
 
     beside = None if projection.method == "pca" else plain.quality
     believed = map_sentences.of_map(projection, noun=of, beside=beside)
-    which = f"{METHODS[projection.method]}: " if asked.method == "both" else ""
+    which = f"{METHODS[projection.method]}: " if asked.method == "both" and not title else ""
+    which = f"{title}: " if title else which
     panel(
         f"{which}{count(len(points), of)} {described_by(trace, question)}",
         scatter(
@@ -98,6 +167,7 @@ def _draw(
             unit=_UNITS.get(values, "no unit") if projection.method == "pca" else "no unit",
             labels=None if color.is_numeric else kind_labels(points, color.values),
             picked=picked.tolist(),
+            near=near,
         ),
         key=key,
         reading=" ".join(filter(None, (sentence, believed, projection.note))),
@@ -189,63 +259,3 @@ def _parameters(trace: RoutingTrace, projection: Projection, asked: Asked) -> st
     if projection.method == "umap":
         parts += [f"{options['n_neighbors']} neighbors", f"least distance {options['min_dist']}"]
     return " · ".join([*parts, f"seed {options['seed']}"])
-
-
-def _pick(trace: RoutingTrace, selection: Selection, points: pd.DataFrame, *, of: Mapped) -> None:
-    named = points["prompt"].nunique() if of == "token" else len(points)
-    if named > _MOST_PICKED:
-        noun = "prompt" if of == "token" else of
-        st.toast(map_sentences.of_picked(named, noun=noun, most=_MOST_PICKED), icon=":material/lasso_select:")
-    elif of == "expert":
-        experts = tuple((str(layer), int(e)) for layer, e in zip(points["layer"], points["expert"], strict=True))
-        state.select(replace(selection, experts=experts))
-    elif of == "adapter":
-        state.select(selection_of_adapters(trace, points, selection))
-    elif of == "token" and len(points) == 1:
-        token = points.iloc[0]
-        state.select(replace(selection, focus=Focus(prompt=str(token["prompt"]), position=int(token["position"]))))
-    else:
-        # A selection names no tokens, so it is their prompts that every view can show.
-        prompts = tuple(dict.fromkeys(points["prompt"].astype(str)))
-        state.select(replace(selection, prompts=prompts, focus=None))
-
-
-def _picked_table(selection: Selection, points: pd.DataFrame, *, of: Mapped) -> None:
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"#### {count(len(points), of)} picked", width="stretch")
-        if of in ("expert", "adapter"):
-            view_link("tasks", "Their tasks", icon=":material/grid_on:")
-            view_link("load", "Their load", icon=":material/balance:")
-        else:
-            first = points.iloc[0]
-            position = int(first["position"]) if of == "token" else None
-            focus = selection.focus or Focus(prompt=str(first["prompt"]), position=position)
-            view_link("tokens", "Read them", icon=":material/segment:", selection=replace(selection, focus=focus))
-    if of == "expert":
-        shown = points[["name", "layer", "serves", "lift"]].sort_values("lift", ascending=False, na_position="last")
-        columns = {
-            "name": "expert",
-            "serves": st.column_config.TextColumn("serves most", help="Empty where nothing is beyond chance."),
-            "lift": st.column_config.NumberColumn("lift (log₂ ratio)", format="%.2f"),
-        }
-    elif of == "adapter":
-        shown = points[["name", "site", "n_uses", "task", "task_share"]].sort_values("n_uses", ascending=False)
-        columns = {
-            "name": "adapter",
-            "n_uses": st.column_config.NumberColumn("uses"),
-            "task": "used most by",
-            "task_share": st.column_config.NumberColumn("share of its uses", format="percent"),
-        }
-    elif of == "token":
-        shown = points[["name", "prompt", "position", "task", "phase", "nll", "margin", "weight", "lead"]]
-        columns = {
-            "name": "token",
-            "nll": st.column_config.NumberColumn("NLL (nats)", format="%.2f"),
-            "margin": st.column_config.NumberColumn("margin (score)", format="%.3f"),
-            "weight": st.column_config.NumberColumn("stands for", format="%.1f", help="Tokens of the trace."),
-            "lead": st.column_config.TextColumn("where it stands", width="large"),
-        }
-    else:
-        shown = points[["prompt", "task", "task_type", "outcome", "lead"]]
-        columns = {"task_type": "type", "lead": st.column_config.TextColumn("text", width="large")}
-    st.dataframe(shown, hide_index=True, column_config=columns, height=min(420, 38 + 35 * len(shown)))

@@ -11,10 +11,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from app.views.map.kept import make_groups, make_instances, make_map
+from app.views.map.kept import make_cloud, make_groups, make_instances, make_map
 from routing import open_trace
 
-_MAKERS: dict[str, Callable[..., None]] = {"map": make_map, "groups": make_groups, "instances": make_instances}
+_MAKERS: dict[str, Callable[..., None]] = {
+    "map": make_map,
+    "groups": make_groups,
+    "instances": make_instances,
+    "cloud": make_cloud,
+}
 
 
 def main(folder: str, kind: str, path: str, question: str) -> None:
