@@ -45,7 +45,11 @@ def next_token_bars(table: pd.DataFrame, *, mode: Mode = "light", written: int |
             customdata=names,
         )
     top = float(table[list(series)].to_numpy().max()) if len(table) else 1.0
-    figure.update_xaxes(title="Probability of the next token", tickformat=".0%", range=[0, 1.18 * max(top, 1e-6)])
+    figure.update_xaxes(
+        title="Probability of the next token",
+        tickformat=".0%" if top > 0.05 else ".1%",
+        range=[0, 1.18 * max(top, 1e-6)],
+    )
     figure.update_yaxes(tickvals=rows, ticktext=names, range=[len(table) - 0.5, -0.5], showgrid=False, zeroline=False)
     figure.update_layout(barmode="group", bargap=0.3, bargroupgap=0.05, showlegend=pairs)
     if pairs:

@@ -167,7 +167,7 @@ class WarmModels:
         }
         with (Path(self._home.name) / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app.tries.worker", str(self._idle_seconds)],
+                [sys.executable, "-m", "app.tries.worker", self._home.name, str(self._idle_seconds)],
                 cwd=REPOSITORY,
                 env=os.environ | quiet,
                 stdin=subprocess.PIPE,

@@ -1,7 +1,8 @@
-"""Read texts with models that stay loaded: `python -m app.tries.worker SECONDS`.
+"""Read texts with models that stay loaded: `python -m app.tries.worker HOME SECONDS`.
 
-Every line on the standard input names a folder with a request; how it stands is said on the standard output, a line of
-JSON each. The process ends when whoever started it does, or when nothing was asked for that many seconds.
+Every line on the standard input names a folder in HOME with a request; how it stands is said on the standard output, a
+line of JSON each. The process ends when nothing was asked for that many seconds, or when whoever started it does; then
+HOME goes, too, and with it every text.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def answer(request: TryRequest, folder: Path, reader: OneText) -> None:
     leave(folder, tables, taken_out=found.taken_out, put_in=found.put_in)
 
 
-def main(idle_seconds: float) -> None:
+def main(home: Path, idle_seconds: float) -> None:
     """Answer until nobody asks."""
     # What libraries print must not be taken for our words.
     words = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -97,6 +98,8 @@ def main(idle_seconds: float) -> None:
         if not (folder / "wanted").exists():
             # Whoever asked has gone meanwhile: nothing of the text stays.
             shutil.rmtree(folder, ignore_errors=True)
+    if _is_alone():
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _worked(folder: Path, models: Models, words: TextIO) -> tuple[str | None, str]:
@@ -135,6 +138,11 @@ def _lines(idle_seconds: float) -> Iterator[str]:
         until = time.monotonic() + idle_seconds
 
 
+def _is_alone() -> bool:
+    """Whether nobody can ask any more."""
+    return bool(select.select([0], [], [], 0)[0]) and not os.read(0, 1)
+
+
 def _say(words: TextIO, folder: Path, **told: str) -> None:
     # Nobody listens any more once the app has ended, and then so do we.
     with suppress(BrokenPipeError):
@@ -149,4 +157,4 @@ def _stamp(folder: Path) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(Path(sys.argv[1]), float(sys.argv[2]))

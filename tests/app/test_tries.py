@@ -108,3 +108,16 @@ def test_it_ends_when_idle(model: Path):
         time.sleep(0.05)
     assert not warm.is_running
     warm.stop()
+
+
+def test_no_text_outlives_whoever_asked(model: Path):
+    warm = WarmModels(idle_seconds=300)
+    asked = answered(warm.ask(TryRequest(model=str(model / "nothing"), text="x")))
+    home, process = asked.folder.parent, warm._process
+    assert process is not None
+    assert process.stdin is not None
+    # As when the app is killed, and cannot put anything away.
+    process.stdin.close()
+    process.wait(PATIENCE)
+    assert not home.exists()
+    warm.stop()
