@@ -52,7 +52,7 @@ def load_health(trace: RoutingTrace, *, batch_size: int = 16, seed: int = 0) -> 
     """Verdicts on the load: what to act on first, then what to watch, what is well, and what cannot be told.
 
     Each check looks at the worst layer. A level is given only if the interval, not just the figure, is beyond the
-    threshold, or if the figure is beyond its null.
+    threshold, or if the figure is beyond its null; where the figure is and its interval is not, it cannot be told.
 
     Args:
         trace: the trace.
@@ -86,10 +86,9 @@ def _busiest(trace: RoutingTrace, *, seed: int) -> Iterator[Verdict]:
     layer = str(known["max_over_mean"].idxmax())
     row = known.loc[layer]
     sure = float(row["max_over_mean_low"])
-    level: Level = "act" if sure > ACT else "watch" if sure > WATCH else "good"
-    interval = f" [{sure:.2f}, {row['max_over_mean_high']:.2f}]"
-    if not np.isfinite(sure):
-        level, interval = ("good" if row["max_over_mean"] <= WATCH else "unknown"), ""
+    even = bool(row["max_over_mean"] <= WATCH)
+    level: Level = "act" if sure > ACT else "watch" if sure > WATCH else "good" if even else "unknown"
+    interval = f" [{sure:.2f}, {row['max_over_mean_high']:.2f}]" if np.isfinite(sure) else ""
     name = expert_name(layer, int(row["hottest"]), names=trace.expert_names)
     yield Verdict(
         check="busiest",
@@ -185,13 +184,16 @@ def _capacity(trace: RoutingTrace, *, batch_size: int, seed: int) -> Iterator[Ve
     layer = str(rate.idxmax())
     low = float(table["drop_rate_low"].sel(layer=layer))
     even = float(table["even_router"].sel(layer=layer))
-    sure = low if np.isfinite(low) else 0.0
-    level: Level = "act" if sure > DROPS_ACT else "watch" if sure > max(DROPS_WATCH, even) else "good"
+    high = float(table["drop_rate_high"].sel(layer=layer))
+    felt = max(DROPS_WATCH, even)
+    # A figure beyond the threshold whose interval is not is no good news: there are too few batches to tell.
+    level: Level = "act" if low > DROPS_ACT else "watch" if low > felt else "good" if rate.max() <= felt else "unknown"
+    interval = f" [{low:.1%}, {high:.1%}]" if np.isfinite(low) else ""
     yield Verdict(
         check="capacity",
         level=level,
-        sentence=f"With a capacity factor of {FACTOR:g}, {rate.max():.1%} of the assignments in {layer} would be "
-        f"dropped (an even router: {even:.1%}).",
+        sentence=f"With a capacity factor of {FACTOR:g}, {rate.max():.1%}{interval} of the assignments in {layer} "
+        f"would be dropped (an even router: {even:.1%}).",
         threshold=f"watch above {DROPS_WATCH:.0%}, act above {DROPS_ACT:.0%}, with the whole 95 % interval",
         reason=f"{FACTOR:g} is a common factor of training; below {DROPS_WATCH:.0%} drops are hardly felt, above "
         f"{DROPS_ACT:.0%} one token in twenty misses an expert that it chose.",

@@ -31,6 +31,19 @@ def test_a_popular_expert_is_to_be_acted_on_and_comes_first():
     assert all(verdict.threshold and verdict.reason for verdict in verdicts)
 
 
+def test_what_is_beyond_a_threshold_but_not_surely_is_not_called_well():
+    trace = planted_trace(
+        seed=1, n_tasks=3, specialists={"facts": (1, 2)}, strength=20, top_k=1, n_layers=2, n_prompts_a_task=16
+    )
+    by_check = {verdict.check: verdict for verdict in load_health(trace)}
+    assert by_check["capacity"].level == "act"
+    assert "%]" in by_check["capacity"].sentence
+    # All prompts in one batch: a third is dropped, and nothing says how sure that is.
+    (told,) = (verdict for verdict in load_health(trace, batch_size=48) if verdict.check == "capacity")
+    assert told.level == "unknown"
+    assert "[" not in told.sentence
+
+
 def test_a_dead_expert_is_told_from_one_that_had_no_chance():
     dead = planted_trace(seed=2, popular={(0, 7): -30.0}, n_tasks=8, n_prompts_a_task=10)
     assert levels(dead)["idle"] == "act"
