@@ -16,7 +16,7 @@ import argparse
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -217,6 +217,21 @@ def _paths(trace: RoutingTrace) -> Called:
     return _cells(frame, planted=lambda rows: rows["layer"] == "L01→L02")
 
 
+def _common_paths(trace: RoutingTrace) -> Called:
+    # Two layers of 64 paths, all of them told: p is the largest excess of any path in a deal, one p for all.
+    rows = []
+    for first, second in zip(trace.layers[:-1], trace.layers[1:], strict=True):
+        table = analysis.common_paths(trace, layers=(first, second), n_shown=N_EXPERTS**2, n_deals=39, n_bootstrap=0)
+        rows.append(table[["experts", "p_value"]].assign(layer=f"{first}→{second}"))
+    frame = pd.concat(rows, ignore_index=True)
+    frame["called"] = frame["p_value"] <= 0.05
+    called = _cells(frame, planted=lambda rows: (rows["layer"] == "L01→L02") & (rows["experts"] == "3 6"))
+    # Chance is of the best path of a window, so one window has one p: the least of its paths.
+    best = frame.groupby("layer")["p_value"].min()
+    empty = best[[each for each in best.index if all(part in EMPTY for part in each.split("→"))]]
+    return replace(called, p_empty=tuple(empty.tolist()))
+
+
 def _vocabulary(trace: RoutingTrace) -> Called:
     table = analysis.context_independence(trace)[["share_low"]].to_dataframe()
     return _of_layers(table, layer="L00", called=table["share_low"] > 0)
@@ -262,6 +277,7 @@ TESTS: dict[str, tuple[str, Callable[[RoutingTrace], Called]]] = {
     "transitions": ("q ≤ 0.05, lift ≥ 0.5", _transitions),
     "layer_information": ("p ≤ 0.05", _layer_information),
     "path_entropy": ("p ≤ 0.05", _paths),
+    "common_paths": ("p ≤ 0.05", _common_paths),
     "context_independence": ("interval above 0", _vocabulary),
     "repetition": ("interval above 0", _repetition),
     "worst_passes, by task": ("p ≤ 0.05", _passes),
