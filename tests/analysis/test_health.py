@@ -36,9 +36,9 @@ def test_what_is_beyond_a_threshold_but_not_surely_is_not_called_well():
         seed=1, n_tasks=3, specialists={"facts": (1, 2)}, strength=20, top_k=1, n_layers=2, n_prompts_a_task=16
     )
     by_check = {verdict.check: verdict for verdict in load_health(trace)}
-    assert by_check["capacity"].level == "act"
+    assert by_check["capacity"].level == "watch"
     assert "%]" in by_check["capacity"].sentence
-    # All prompts in one batch: a third is dropped, and nothing says how sure that is.
+    # All prompts in one batch: as much is dropped, and nothing says how sure that is.
     (told,) = (verdict for verdict in load_health(trace, batch_size=48) if verdict.check == "capacity")
     assert told.level == "unknown"
     assert "[" not in told.sentence
