@@ -152,6 +152,11 @@ def _loaded_config(name: str, hub: dict[str, Any]) -> PretrainedConfig:
                 f"{name} brings model code of its own, which is not run unless you ask for it. "
                 "Read that code, and pass trust_remote_code (--trust-remote-code) if you trust it."
             )
+        elif "couldn't connect" in str(error):
+            msg = (
+                f"The model hub cannot be reached from this machine, which holds no copy of {name} either. "
+                "Give the path of a model folder, or check the network."
+            )
         else:
             msg = (
                 f"The configuration of {name} cannot be read: {_first_sentence(error)}. "

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT
 
 from app.recordings.outlook import Outlook, TaskOutlook
 from app.recordings.process import peak_bytes
@@ -25,12 +29,13 @@ from hooks.models import best_device, load_outline
 from hooks.sites import Site, find_sites
 from hooks.taps.hyper_moe import HyperMoeTap
 from hooks.taps.task_adapters import task_adapter_taps
-from routing import MAX_PARAMETERS, Prompt, RoutingError, Task, TaskSet, read_tasks
+from routing import MAX_PARAMETERS, Prompt, RecordingError, RoutingError, Task, TaskSet, read_tasks
 
 __all__ = ["main", "outlook"]
 
 # Beyond these the tokens of a task are known well enough from a part of it.
 _MOST_COUNTED = 1000
+_SECONDS_TO_REACH = 5.0
 
 
 def outlook(model: str, tasks: TaskSet, *, revision: str | None = None, trust_remote_code: bool = False) -> Outlook:
@@ -153,6 +158,7 @@ def main(folder: Path, asked: dict[str, Any]) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        _require_reachable(asked["model"])
         found = outlook(
             asked["model"],
             read_tasks(asked["tasks"]),
@@ -163,6 +169,27 @@ def main(folder: Path, asked: dict[str, Any]) -> None:
         (folder / "problem.txt").write_text(str(error), "utf-8")
     else:
         (folder / "outlook.json").write_text(found.written(), "utf-8")
+
+
+def _require_reachable(model: str) -> None:
+    """Refuse a name on the hub at once where the hub's own library would try again for a minute.
+
+    Raises:
+        RecordingError: the hub cannot be reached, and nothing of the model was fetched before.
+    """
+    # Through a proxy the hub may be reached though its address is not known here.
+    proxies = any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"))
+    if Path(model).is_dir() or proxies or isinstance(try_to_load_from_cache(model, "config.json"), str):
+        return
+    host = urlsplit(ENDPOINT).hostname or ""
+    try:
+        socket.create_connection((host, urlsplit(ENDPOINT).port or 443), timeout=_SECONDS_TO_REACH).close()
+    except OSError as error:
+        msg = (
+            f"The model hub cannot be reached from this machine, which holds no copy of {model} either. "
+            "Give the path of a model folder, or check the network."
+        )
+        raise RecordingError(msg) from error
 
 
 if __name__ == "__main__":

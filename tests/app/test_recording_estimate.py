@@ -204,3 +204,21 @@ def test_a_part_of_the_tasks_is_recorded_where_it_is_asked_for(tmp_path):
     assert {each.task for each in tasks.only(["odd"])} == {"odd"}
     with pytest.raises(TaskError, match="no task 'prime'"):
         tasks.only(["prime"])
+
+
+def test_columns_that_nobody_can_read_are_told_before(tmp_path):
+    folder = save_tiny(tmp_path / "model")
+    (tmp_path / "asked.jsonl").write_text('{"words": "a"}\n')
+    main(tmp_path, {"model": str(folder), "tasks": [str(tmp_path / "asked.jsonl")]})
+    assert "asked.jsonl, line 1 has the columns ['words']" in (tmp_path / "problem.txt").read_text()
+    (tmp_path / "empty.jsonl").write_text("")
+    main(tmp_path, {"model": str(folder), "tasks": [str(tmp_path / "empty.jsonl")]})
+    assert "holds no rows" in (tmp_path / "problem.txt").read_text()
+
+
+def test_a_hub_that_cannot_be_reached_is_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.recordings.planner.ENDPOINT", "https://localhost:1")
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    main(tmp_path, {"model": "nobody/nothing", "tasks": [str(tasks_in(tmp_path, 1))]})
+    assert "The model hub cannot be reached from this machine" in (tmp_path / "problem.txt").read_text()
