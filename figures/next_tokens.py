@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from figures.pieces import plotly_text, shown_piece
 from figures.theme import INKS, OKABE_ITO, Mode, finish
 
-__all__ = ["next_token_bars", "surprise_bars"]
+__all__ = ["next_token_bars", "runner_up_bars", "surprise_bars"]
 
 _ROW_PIXELS = 26
 _PAIR_PIXELS = 34
@@ -97,6 +97,37 @@ def surprise_bars(table: pd.DataFrame, *, selected: int | None = None, mode: Mod
     figure.update_layout(showlegend=False, bargap=0.25)
     # Room for the words above the line.
     return finish(figure, mode=mode, height=320).update_layout(margin={"t": 28})
+
+
+def runner_up_bars(table: pd.DataFrame, *, selected: str | None = None, mode: Mode = "light") -> go.Figure:
+    """A bar a layer: how far the next token's distribution moves if the runner-up comes in there.
+
+    Args:
+        table: a row a layer: layer, taken_out, put_in, nll_change, divergence in nats.
+        selected: label of the layer to mark.
+        mode: light or dark.
+    """
+    ink = INKS[mode]
+    layers = [str(each) for each in table["layer"]]
+    swaps = [f"E{out} → E{into}" for out, into in zip(table["taken_out"], table["put_in"], strict=True)]
+    figure = go.Figure()
+    figure.add_bar(
+        x=table["divergence"].to_numpy(np.float32),
+        y=layers,
+        orientation="h",
+        marker={"color": [ink.accent if each == selected else OKABE_ITO[0] for each in layers], "line": {"width": 0}},
+        text=[f"{value:.3f}  {swap}" for value, swap in zip(table["divergence"], swaps, strict=True)],
+        textposition="outside",
+        cliponaxis=False,
+        customdata=np.stack([np.array(swaps, object), table["nll_change"]], axis=-1),
+        hovertemplate="%{y}: %{customdata[0]}<br>divergence %{x:.4f} nats"
+        "<br>nll of the next token %{customdata[1]:+.3f} nats<extra></extra>",
+    )
+    top = float(table["divergence"].max()) if len(table) else 1.0
+    figure.update_xaxes(title="Divergence of the next token's distribution (nats)", range=[0, 1.35 * max(top, 1e-6)])
+    figure.update_yaxes(type="category", range=[len(layers) - 0.5, -0.5], showgrid=False)
+    figure.update_layout(showlegend=False, bargap=0.3)
+    return finish(figure, mode=mode, height=84 + 22 * max(1, len(layers)))
 
 
 def _name(piece: str, *, bold: bool) -> str:

@@ -5,6 +5,7 @@ T position, V vocabulary.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.interventions.decisions import comes_in, kept_out, rankings, require_one_stack, why_not_forced
+from analysis.interventions.decisions import Rankings, comes_in, kept_out, rankings, require_one_stack, why_not_forced
 from hooks.encoding import context_length
 from hooks.forced_choice import experts_barred
 from hooks.knock_out import experts_knocked_out
@@ -31,6 +32,8 @@ from routing import Prompt, RoutingTrace, SelectionError, TaskError
 __all__ = ["Change", "ChangedText", "OneText", "ReadText"]
 
 MOST_TOKENS = 2048
+# What else is tried at a token must not keep whoever waits.
+SECONDS_TO_COMPARE = 2.0
 N_LIKELIEST = 10
 PROMPT = "text"
 
@@ -77,6 +80,9 @@ class ChangedText:
             (Kullback–Leibler divergence of the next token's distribution, before against after, in nats).
         likeliest: position, token_id, piece, before, after: next tokens that are among the likeliest of either.
         taken_out, put_in: the experts that a changed decision exchanged; what was knocked out, and None.
+        runner_ups: layer, taken_out, put_in, nll_change (next token, NaN at the end), later_change, divergence: what
+            the runner-up would have done at the same token in each layer, one at a time; None for a knock-out, and
+            where that would take long.
     """
 
     trace: RoutingTrace
@@ -84,6 +90,7 @@ class ChangedText:
     likeliest: pd.DataFrame
     taken_out: int
     put_in: int | None
+    runner_ups: pd.DataFrame | None = None
 
 
 class OneText:
@@ -137,7 +144,9 @@ class OneText:
         ids = self._ids(text)
         sites = self._proven(ids)
         kept: list[Tensor] = []
+        began = time.monotonic()
         ranked = rankings(self.model, sites, lambda: kept.append(self._forward(ids)))
+        is_quick = len(sites) * (time.monotonic() - began) < SECONDS_TO_COMPARE
         number = site_number(sites, change.layer)
         if change.kind == "knock_out":
             if change.expert is None:
@@ -165,6 +174,9 @@ class OneText:
             likeliest=self._compared(old.exp(), new.exp()),
             taken_out=taken_out,
             put_in=put_in,
+            runner_ups=None
+            if change.position is None or not is_quick
+            else self._runner_ups(ids, ranked, old, position=change.position),
         )
 
     @property
@@ -215,6 +227,30 @@ class OneText:
         finally:
             handle.remove()
 
+    def _runner_ups(self, ids: Sequence[int], ranked: Rankings, old: Tensor, *, position: int) -> pd.DataFrame:
+        """The runner-up in each layer that has one, one at a time."""
+        following = torch.tensor(ids[position + 1 :], dtype=torch.int64)[:, None]
+        rows = []
+        for number, (scores, selected) in ranked.items():
+            if scores.isfinite()[position].sum() <= selected.shape[1]:
+                continue
+            layer = self._proven(ids)[number].facts.label
+            barred = kept_out(layer, position, scores[position], selected[position], row=position, expert=None)
+            with experts_barred(self.model, self._proven(ids), barred):
+                new = self._forward(ids)[position:].log_softmax(-1)
+            moved = (old[position:-1].gather(1, following) - new[:-1].gather(1, following))[:, 0].numpy()
+            rows.append(
+                {
+                    "layer": layer,
+                    "taken_out": barred[0].expert,
+                    "put_in": comes_in(scores[position], selected[position], barred),
+                    "nll_change": float(moved[0]) if len(moved) else np.nan,
+                    "later_change": float(moved[1:].mean()) if len(moved) > 1 else np.nan,
+                    "divergence": float(_divergence(old[position], new[0])),
+                }
+            )
+        return pd.DataFrame(rows)
+
     def _compared(self, before: Tensor, after: Tensor) -> pd.DataFrame:
         n = min(N_LIKELIEST, before.shape[-1])
         both = torch.cat([before.topk(n, dim=-1).indices, after.topk(n, dim=-1).indices], dim=-1)
@@ -235,6 +271,9 @@ def _tokens(ids: Sequence[int], old: Tensor, new: Tensor) -> pd.DataFrame:
         f"nll_{name}": np.concatenate([nothing, -likely[:-1].gather(1, following)[:, 0].numpy()])
         for name, likely in (("before", old), ("after", new))
     }
-    # A token that one of the two rules out entirely adds nothing where it is the one before.
-    parts = torch.where(old.exp() > 0, old.exp() * (old - new), 0.0)
-    return pd.DataFrame({"position": range(len(ids)), **surprise, "divergence": parts.sum(-1).numpy()})
+    return pd.DataFrame({"position": range(len(ids)), **surprise, "divergence": _divergence(old, new).numpy()})
+
+
+def _divergence(old: Tensor, new: Tensor) -> Tensor:
+    # A token that is ruled out before adds nothing, whatever becomes of it.
+    return torch.where(old.exp() > 0, old.exp() * (old - new), 0.0).sum(-1)

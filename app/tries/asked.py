@@ -54,6 +54,7 @@ class Found:
         trace: the routing of the text, with what was asked to be changed.
         likeliest: position, token_id, piece and probability; or before and after, where something was changed.
         tokens: position, nll_before, nll_after, divergence, where something was changed.
+        runner_ups: as `analysis.interventions.ChangedText` has it.
         taken_out, put_in: experts that were exchanged, or the one that was knocked out.
         why_not: why nothing can be changed in this model, in a sentence; empty where it can.
     """
@@ -61,6 +62,7 @@ class Found:
     trace: RoutingTrace
     likeliest: pd.DataFrame
     tokens: pd.DataFrame | None = None
+    runner_ups: pd.DataFrame | None = None
     taken_out: int | None = None
     put_in: int | None = None
     why_not: str = ""

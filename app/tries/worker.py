@@ -81,6 +81,8 @@ def answer(request: TryRequest, folder: Path, reader: OneText) -> None:
         return
     found = reader.changed(request.text, Change(**asdict(request.change)), out=folder / "trace")
     tables = {"likeliest": found.likeliest, "tokens": found.tokens}
+    if found.runner_ups is not None:
+        tables["runner_ups"] = found.runner_ups
     leave(folder, tables, taken_out=found.taken_out, put_in=found.put_in)
 
 

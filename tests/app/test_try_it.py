@@ -94,6 +94,7 @@ def test_what_a_change_does_is_said_in_figures(tried, query, words):
     assert "nats" in text
     keys = {each.key for each in page.get("plotly_chart")}
     assert {"next_tokens", "try_surprise", "try_routing"} <= keys
+    assert ("The runner-up in each layer" in text) == ("token" in query)
     page.button(key="force_nothing").click()
     page = settled(page.run())
     assert "force" not in page.query_params

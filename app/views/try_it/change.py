@@ -11,13 +11,14 @@ import xarray as xr
 
 from analysis.passages import token_churn
 from app import choices, state
+from app.components.plot_bridge import Click
 from app.panel import mode, panel
 from app.tries.asked import PROMPT, Changed, Found, Kind, TryRequest
 from app.views.try_it import sentences
 from app.views.try_it.asking import answered
 from app.views.try_it.next_panel import next_panel
 from figures.comparisons import token_churn_heatmap
-from figures.next_tokens import surprise_bars
+from figures.next_tokens import runner_up_bars, surprise_bars
 from routing import RoutingTrace
 
 __all__ = ["change_part", "experts_to_force"]
@@ -75,7 +76,28 @@ def change_part(
             table=lambda: table,
             definitions=("changed_text",),
         )
+        if changed.runner_ups is not None and len(changed.runner_ups) > 1:
+            _runner_ups(changed.runner_ups, change, divergence=divergence)
     _routing_panel(churn, change)
+
+
+def _runner_ups(table: pd.DataFrame, change: Changed, *, divergence: float) -> None:
+    """What the change is to be measured by: the runner-up of the same token in every layer."""
+    layers = set(table["layer"])
+
+    def clicked(click: Click) -> None:
+        if str(click.y) in layers:
+            state.set_options(force="runner_up", force_layer=str(click.y), force_expert=None)
+
+    panel(
+        "The runner-up in each layer, one at a time",
+        runner_up_bars(table, selected=change.layer, mode=mode()),
+        key="try_runner_ups",
+        reading=sentences.runner_up_reading(table, change, divergence=divergence),
+        table=lambda: table,
+        definitions=("changed_text",),
+        on_click=clicked,
+    )
 
 
 def _routing_panel(churn: xr.Dataset, change: Changed) -> None:

@@ -12,7 +12,15 @@ from app.views.tokens.sentences import token_name
 from figures.pieces import shown_piece
 from routing import RoutingTrace
 
-__all__ = ["effect", "next_reading", "of_whole_text", "routing_reading", "shift_reading", "surprise_reading"]
+__all__ = [
+    "effect",
+    "next_reading",
+    "of_whole_text",
+    "routing_reading",
+    "runner_up_reading",
+    "shift_reading",
+    "surprise_reading",
+]
 
 # Smaller differences are those of the last digits of a sum.
 _NOTHING = 5e-4
@@ -123,6 +131,25 @@ def routing_reading(churn: xr.Dataset, change: Changed) -> str:
         f"Tokens with other experts than before, of {values.sizes['token']}: {counted}. Colored is the share of the "
         f"experts that were exchanged; layers before {escaped(change.layer)} cannot change."
     )
+
+
+def runner_up_reading(table: pd.DataFrame, change: Changed, *, divergence: float) -> str:
+    """Where a runner-up would matter most for this token, and how the change that was made compares.
+
+    Args:
+        table: a row a layer: layer, nll_change, divergence.
+        change: what was made.
+        divergence: what that did to the next token's distribution, in nats.
+    """
+    most, least = (table.loc[table["divergence"].agg(end)] for end in ("idxmax", "idxmin"))
+    text = (
+        f"For this token the runner-up matters most in {escaped(str(most['layer']))} ({most['divergence']:.3f} nats) "
+    )
+    text += f"and least in {escaped(str(least['layer']))} ({least['divergence']:.3f})."
+    others = table.loc[table["layer"] != change.layer, "divergence"]
+    n_less = int((others < divergence).sum())
+    text += f" The change made here, {divergence:.3f} nats, is more than the runner-up does in {n_less} of the "
+    return f"{text}{len(others)} other layers. Click a bar to change that layer."
 
 
 def of_whole_text(trace: RoutingTrace, *, task: str | None) -> str:

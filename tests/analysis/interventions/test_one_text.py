@@ -117,6 +117,21 @@ def test_the_change_is_the_first_thing_that_differs_in_the_routing(tmp_path: Pat
     assert not churn.sel(layer="L02")[:5].any()
 
 
+def test_beside_a_change_stands_what_the_runner_up_of_each_layer_would_have_done(tmp_path: Path) -> None:
+    one = reader(tiny_model("olmoe"))
+    changes = [Change(kind="runner_up", layer=f"L0{layer}", position=5) for layer in range(3)]
+    found = [one.changed(TEXT, change, out=tmp_path / change.layer) for change in changes]
+    table = found[0].runner_ups
+    assert table is not None
+    assert table["layer"].tolist() == ["L00", "L01", "L02"]
+    for row, each in zip(table.to_dict("records"), found, strict=True):
+        moved = (each.tokens["nll_after"] - each.tokens["nll_before"]).to_numpy()
+        assert (row["taken_out"], row["put_in"]) == (each.taken_out, each.put_in)
+        assert row["nll_change"] == pytest.approx(moved[6], abs=2e-5)
+        assert row["later_change"] == pytest.approx(moved[7:].mean(), abs=2e-5)
+        assert row["divergence"] == pytest.approx(each.tokens["divergence"][5], abs=2e-5)
+
+
 def test_an_expert_that_is_knocked_out_is_chosen_by_no_token(tmp_path: Path) -> None:
     one = reader(tiny_model("olmoe"))
     before = one.read(TEXT, out=tmp_path / "one").trace
