@@ -47,13 +47,11 @@ def runner_up_matrix(trace: RoutingTrace, *, layer: str, fdr: float = 0.05) -> x
         TraceError: the trace holds counts only, or no runner-up.
     """
     facts = _facts(trace, layer)
-    selected_TK, second_T, prompt_T = _choices(trace, layer, facts=facts)
+    ranks_TR, prompt_T = _choices(trace, layer, facts=facts)
     n_experts = facts.n_experts
-    n_ranks = selected_TK.shape[1]
-    cell_C = (selected_TK.astype(np.int64) * n_experts + second_T[:, None]).ravel()
-    counts = np.bincount(cell_C, minlength=n_experts**2).reshape(n_experts, n_experts).astype(float)
+    counts, *sums = _seconds(ranks_TR, prompt_T, n_experts=n_experts)
     expected = _independent(counts)
-    spread = _spread(cell_C, np.repeat(prompt_T, n_ranks), counts=counts, expected=expected)
+    spread = _spread(*sums, counts=counts, expected=expected)
     off = ~np.eye(n_experts, dtype=bool)
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(off & (expected > 0), (counts - expected) / spread, np.nan)
@@ -80,7 +78,7 @@ def runner_up_matrix(trace: RoutingTrace, *, layer: str, fdr: float = 0.05) -> x
         {name: (dims, values, {"unit": unit}) for name, (values, unit) in tables.items()},
         coords={"expert": experts, "runner_up": experts},
     )
-    found.attrs.update(layer=layer, n_tokens=len(second_T), n_prompts=len(np.unique(prompt_T)), fdr=fdr)
+    found.attrs.update(layer=layer, n_tokens=len(prompt_T), n_prompts=len(np.unique(prompt_T)), fdr=fdr)
     return found
 
 
@@ -173,8 +171,8 @@ def _require_runner_up(trace: RoutingTrace, top_k: int) -> None:
         raise TraceError(msg)
 
 
-def _choices(trace: RoutingTrace, layer: str, *, facts: LayerFacts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(T, K) selected experts, (T,) first runner-up and (T,) prompt of the tokens that have both."""
+def _choices(trace: RoutingTrace, layer: str, *, facts: LayerFacts) -> tuple[np.ndarray, np.ndarray]:
+    """(T, K + 1) selected experts with the first runner-up, and (T) prompt, of the tokens that have both."""
     _require_runner_up(trace, facts.top_k)
     place = trace.layers.index(layer)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -184,10 +182,22 @@ def _choices(trace: RoutingTrace, layer: str, *, facts: LayerFacts) -> tuple[np.
         there = (ranks < facts.n_experts).all(axis=1)
         parts.append((ranks[there], chunk.prompt[there]))
     if not parts:
-        empty = np.zeros(0, np.int64)
-        return np.zeros((0, facts.top_k), np.int64), empty, empty
-    ranks_T, prompt_T = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return ranks_T[:, :-1], ranks_T[:, -1].astype(np.int64), prompt_T.astype(np.int64)
+        return np.zeros((0, facts.top_k + 1), np.uint8), np.zeros(0, np.int32)
+    ranks_TR, prompt_T = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return ranks_TR, prompt_T
+
+
+def _seconds(ranks_TR: np.ndarray, prompt_T: np.ndarray, *, n_experts: int) -> tuple[np.ndarray, ...]:
+    """Counts and sums of `count_seconds`."""
+    # Compiling costs a second, so it is not paid by who only imports this room.
+    from analysis.kernels import frozen
+    from analysis.structure_kernels import count_seconds
+
+    if (prompt_T[1:] < prompt_T[:-1]).any():
+        order = np.argsort(prompt_T, kind="stable")
+        ranks_TR, prompt_T = ranks_TR[order], prompt_T[order]
+    found: tuple[np.ndarray, ...] = count_seconds(frozen(ranks_TR), frozen(prompt_T.astype(np.int32)), n_experts)
+    return found
 
 
 def _independent(counts: np.ndarray) -> np.ndarray:
@@ -204,22 +214,13 @@ def _independent(counts: np.ndarray) -> np.ndarray:
     return fitted
 
 
-def _spread(cell_C: np.ndarray, prompt_C: np.ndarray, *, counts: np.ndarray, expected: np.ndarray) -> np.ndarray:
+def _spread(
+    squares: np.ndarray, crossed: np.ndarray, alone: np.ndarray, *, counts: np.ndarray, expected: np.ndarray
+) -> np.ndarray:
     """Standard error of each cell: root of the sum over prompts of (count − share that independence gives)²."""
-    n_experts = len(counts)
     rows = counts.sum(axis=1)
     share = np.divide(expected, rows[:, None], out=np.zeros_like(expected), where=rows[:, None] > 0)
-    # Compiling costs a second, so it is not paid by who only imports this room.
-    from analysis.kernels import frozen
-    from analysis.structure_kernels import squared_pairs
-
-    if (np.diff(prompt_C) < 0).any():
-        order = np.argsort(prompt_C, kind="stable")
-        cell_C, prompt_C = cell_C[order], prompt_C[order]
-    # Of each prompt, how often each cell and each selected expert came: all that the sum of squares needs.
-    squares, crossed, alone = squared_pairs(frozen(cell_C), frozen(prompt_C), n_experts)
-    shape = counts.shape
-    total = squares.reshape(shape) - 2 * share * crossed.reshape(shape) + share**2 * alone[:, None]
+    total = squares - 2 * share * crossed + share**2 * alone[:, None]
     found: np.ndarray = np.sqrt(np.maximum(total, 0.0))
     return found
 

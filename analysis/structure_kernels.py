@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["count_joint", "count_nodes", "count_pairs", "count_repeats", "pair_chances", "squared_pairs"]
+__all__ = ["count_joint", "count_nodes", "count_pairs", "count_repeats", "count_seconds", "pair_chances"]
 
 
 @njit(cache=True, nogil=True)
@@ -236,37 +236,46 @@ def _symmetric(weight_E, left_out, top_k, before, after):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True)
-def squared_pairs(cell_C, prompt_C, n_experts):  # type: ignore[no-untyped-def]
-    """Sums over prompts of how often each (expert, other) came, squared and times how often its expert came.
+def count_seconds(ranks_TR, prompt_T, n_experts):  # type: ignore[no-untyped-def]
+    """How often each expert came behind each selected one, and sums over prompts of what the spread of that needs.
 
     Args:
-        cell_C: expert times n_experts plus other; those of a prompt stand together.
-        prompt_C: number of the prompt.
+        ranks_TR: selected experts, and behind them the one that came second.
+        prompt_T: number of the prompt; those of a prompt stand together.
         n_experts: how many experts there are.
 
     Returns:
-        (cell) squares, (cell) count times the expert's, (expert) squares of the expert's · float64.
+        (E, E) counts; (E, E) sums of their squares by prompt; (E, E) the same of a count times how often its selected
+        expert came; (E) squares of that · float64.
     """
-    n_cells = n_experts * n_experts
-    squares, crossed, alone = np.zeros(n_cells), np.zeros(n_cells), np.zeros(n_experts)
-    count_C, own_E = np.zeros(n_cells, np.int64), np.zeros(n_experts, np.int64)
+    n_tokens, n_selected = len(ranks_TR), ranks_TR.shape[1] - 1
+    shape = (n_experts, n_experts)
+    counts, squares, crossed, alone = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(n_experts)
+    here_EE, here_E = np.zeros(shape, np.int64), np.zeros(n_experts, np.int64)
     first = 0
-    while first < len(cell_C):
+    while first < n_tokens:
         last = first
-        while last < len(cell_C) and prompt_C[last] == prompt_C[first]:
-            count_C[cell_C[last]] += 1
-            own_E[cell_C[last] // n_experts] += 1
+        while last < n_tokens and prompt_T[last] == prompt_T[first]:
+            second = ranks_TR[last, n_selected]
+            for rank in range(n_selected):
+                here_EE[ranks_TR[last, rank], second] += 1
+                here_E[ranks_TR[last, rank]] += 1
             last += 1
-        # Each cell and expert is added where it is met first, and is 0 again from there on.
-        for place in range(first, last):
-            cell = cell_C[place]
-            if count_C[cell]:
-                squares[cell] += count_C[cell] ** 2
-                crossed[cell] += count_C[cell] * own_E[cell // n_experts]
-                count_C[cell] = 0
-        for place in range(first, last):
-            expert = cell_C[place] // n_experts
-            alone[expert] += own_E[expert] ** 2
-            own_E[expert] = 0
+        # Each pair and expert is added where it is met first, and is 0 again from there on.
+        for token in range(first, last):
+            second = ranks_TR[token, n_selected]
+            for rank in range(n_selected):
+                expert = ranks_TR[token, rank]
+                n_pair = here_EE[expert, second]
+                if n_pair:
+                    counts[expert, second] += n_pair
+                    squares[expert, second] += n_pair**2
+                    crossed[expert, second] += n_pair * here_E[expert]
+                    here_EE[expert, second] = 0
+        for token in range(first, last):
+            for rank in range(n_selected):
+                expert = ranks_TR[token, rank]
+                alone[expert] += here_E[expert] ** 2
+                here_E[expert] = 0
         first = last
-    return squares, crossed, alone
+    return counts, squares, crossed, alone
