@@ -11,8 +11,9 @@ from analysis.signatures import signatures
 from analysis.token_places import token_places
 from app.components.point_map import Entry, Kinds, kinds_bytes, places_bytes
 from app.views.map.cloud import lasso_tasks
-from app.views.map.cloud_colors import kinds_of, prompt_columns
+from app.views.map.cloud_colors import kinds_of, prompt_columns, selected_points, with_rest
 from app.views.map.neighbors import nearest_of_items, token_at
+from routing import Selection
 from tests.app.conftest import counted, text_of
 from tests.traces import planted_trace, trace_of
 
@@ -80,6 +81,18 @@ def test_the_rest_of_many_kinds_is_called_so():
     found = kinds_of(trace, token_places(trace).points, color="expert", layer="L00", mode="light")
     assert len(found.entries) == 8
     assert found.entries[-1].name == "others"
+
+
+def test_what_is_not_selected_is_gray_and_can_be_hidden():
+    # Two prompts of two tokens; token 1 alone is of task a and chose expert 2.
+    trace = trace_of([[0, 1], [1, 2], [2, 3], [0, 3]], prompts=[0, 0, 1, 1], tasks=["a", "b"], n_experts=4)
+    points = pd.DataFrame({"token": range(4), "prompt": [0, 0, 1, 1], "phase": 0})
+    kept = selected_points(trace, points, Selection(tasks=("a",), experts=(("L00", 2),)))
+    assert kept.tolist() == [False, True, False, False]
+    assert selected_points(trace, points, Selection(layers=("L00",))) is None
+    found = with_rest(kinds_of(trace, points, color="task", layer="L00", mode="light"), kept)
+    assert found.entries[-1] == Entry("not selected", 2, 3)
+    assert found.codes.tolist() == [2, 0, 2, 2]
 
 
 def test_columns_that_name_every_prompt_are_no_colors():

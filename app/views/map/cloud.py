@@ -17,7 +17,7 @@ from app.components.point_map import Lasso, PointMarks, point_map
 from app.panel import mode, panel
 from app.sentences import count, escaped, percent
 from app.views.map import sentences as map_sentences
-from app.views.map.cloud_colors import kinds_of
+from app.views.map.cloud_colors import kinds_of, selected_points, with_rest
 from app.views.map.controls import Asked, described_by
 from app.views.map.kept import cloud_job, token_cloud
 from app.views.map.neighbors import nearest_to_focus
@@ -34,7 +34,6 @@ LEAST = 16_000
 
 _MOST_AT_ONCE = 400_000
 _MOST_CORNERS = 32
-_MOST_MARKED = 4000
 _AROUND = 7
 _POLL_SECONDS = 1.0
 
@@ -64,9 +63,11 @@ def render_cloud(
     near = nearest_to_focus(trace, selection, values=asked.question.values, quiet=True) if alone else None
     near_rows = np.zeros(0, int) if near is None else _rows_of(points, near["token"].to_numpy())
     layer = selection.layers[0] if selection.layers else trace.layers[-1]
-    kinds = kinds_of(trace, points, color=asked.color, layer=layer, mode=mode())
+    kinds = with_rest(
+        kinds_of(trace, points, color=asked.color, layer=layer, mode=mode()), selected_points(trace, points, selection)
+    )
     marks = PointMarks(
-        picked=focused if len(focused) else _of_prompts(trace, points, selection),
+        picked=focused,
         near=near_rows,
         outline=tuple(zip(*corners, strict=True)) if corners else (),
     )
@@ -163,15 +164,6 @@ def _focused(trace: RoutingTrace, points: pd.DataFrame, selection: Selection) ->
         return np.zeros(0, int)
     hit = (points["prompt"].to_numpy() == row[0]) & (points["position"].to_numpy() == selection.focus.position)
     return np.flatnonzero(hit)
-
-
-def _of_prompts(trace: RoutingTrace, points: pd.DataFrame, selection: Selection) -> np.ndarray:
-    """Points of the selected prompts; of those of whole tasks there are too many to mark, and the legend shows them."""
-    if not selection.prompts:
-        return np.zeros(0, int)
-    rows = np.flatnonzero(trace.prompts["prompt"].isin(selection.prompts).to_numpy())
-    found = np.flatnonzero(np.isin(points["prompt"].to_numpy(), rows))
-    return found[:: max(1, -(-len(found) // _MOST_MARKED))]
 
 
 def _rows_of(points: pd.DataFrame, tokens: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,10 @@ from plotly.colors import sample_colorscale
 
 from app.components.point_map import Entry, Kinds
 from figures.theme import OKABE_ITO, OTHER, SEQUENTIAL, Mode, color_of_task_types, color_of_tasks
-from routing import RoutingTrace, expert_name
+from routing import RoutingTrace, Selection, expert_name
 from routing.chunks import PHASES
 
-__all__ = ["CLOUD_COLORS", "kinds_of", "prompt_columns"]
+__all__ = ["CLOUD_COLORS", "kinds_of", "prompt_columns", "selected_points", "with_rest"]
 
 CLOUD_COLORS = ("task", "type", "expert", "phase", "nll", "position")
 
@@ -78,6 +79,43 @@ def kinds_of(trace: RoutingTrace, points: pd.DataFrame, *, color: str, layer: st
         return _numbers(values.to_numpy(float)[prompt], title=title, mode=mode)
     codes, names = pd.factorize(values.astype(str).where(values.notna()), sort=True)
     return _names(codes[prompt], list(names), {}, title=title)
+
+
+def selected_points(trace: RoutingTrace, points: pd.DataFrame, selection: Selection) -> np.ndarray | None:
+    """Which tokens are of the selected tasks and prompts, and chose one of the selected experts.
+
+    Returns:
+        (token) · whether it is all that · True or False; None where nothing of the kind is selected.
+    """
+    if not (selection.tasks or selection.prompts or selection.experts):
+        return None
+    prompts = trace.prompts
+    named = prompts["task"].isin(selection.tasks or trace.tasks) & prompts["prompt"].isin(
+        selection.prompts or prompts["prompt"]
+    )
+    kept: np.ndarray = named.to_numpy()[points["prompt"].to_numpy()]
+    if selection.experts and trace.experts is not None:
+        chose = np.zeros(len(points), dtype=bool)
+        rows = points["token"].to_numpy()
+        for label, expert in selection.experts:
+            layer = trace.layers.index(label)
+            chosen = trace.experts[rows, layer, : trace.layer_facts[layer].top_k].values
+            chose |= (chosen == expert).any(axis=1)
+        kept = kept & chose
+    return kept
+
+
+def with_rest(kinds: Kinds, kept: np.ndarray | None) -> Kinds:
+    """The same colors, with what is not selected gray and a line of the legend of its own."""
+    if kept is None or bool(kept.all()):
+        return kinds
+    rest = len(kinds.colors)
+    return replace(
+        kinds,
+        codes=np.where(kept, kinds.codes, rest).astype(np.uint8),
+        colors=(*kinds.colors, OTHER),
+        entries=(*kinds.entries, Entry("not selected", rest, rest + 1)),
+    )
 
 
 def _experts(trace: RoutingTrace, points: pd.DataFrame, *, layer: str) -> Kinds:

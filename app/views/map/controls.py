@@ -78,7 +78,7 @@ def controls(trace: RoutingTrace) -> Asked:
             with st.container(width="content"):
                 method = choices.choose("Layout", list(METHODS), name="layout", shown=METHODS.__getitem__)
         if others := other_runs(trace):
-            with st.container(width=230):
+            with st.container(width=170):
                 choices.choose("Beside it", [NO_RUN, *others], name="base", kind="select")
         with st.popover("Parameters", icon=":material/tune:", key="map_parameters"):
             values = choices.choose(
