@@ -10,7 +10,7 @@ import pytest
 from app import slow_answers
 from app.jobs import Job, Jobs
 from app.views.tasks import questions as task_questions
-from app.views.tasks.feature_table import feature_columns, of_tasks
+from app.views.tasks.feature_table import feature_columns, held_columns, of_tasks
 from app.views.tasks.features import strongest_of
 from routing import RoutingTrace, open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
@@ -119,6 +119,52 @@ def test_a_column_of_the_user_is_found_where_it_decides(app_on):
     assert not page.exception
     assert layout_of(page, "tasks_feature_cells")["yaxis"]["ticktext"] == ["warm", "cold", "dry"]
     assert {"tasks_feature_cells", "tasks_feature_best"} <= shown(page)
+
+
+def test_what_another_column_explains_is_taken_from_both(app_on):
+    """Experts go with the weight of tasks; warm tasks are heavier, and go with nothing once the weight is held."""
+    names = ["spans", "sentiment", "facts", "names", "topics", "capitals", "sums", "shell"]
+    weight = dict(zip(names, [1, 2, 3, 4, 5, 6, 7, 8], strict=True))
+    warm = dict(zip(names, ["warm" if each in (2, 5, 6, 8) else "cold" for each in weight.values()], strict=True))
+    plain = planted_trace(seed=6, specialists={}, **(SHAPE | {"n_tasks": 8, "n_layers": 2}))
+    # The heavier a task, the more of its tokens expert 0 of L01 has.
+    experts = np.array(plain.experts.values)
+    task = plain.prompts["task"].map(weight).to_numpy()[plain.tokens["prompt"]]
+    place = plain.tokens["position"].to_numpy()
+    experts[:, 1, :2] = np.where((place < task)[:, None], [0, 1], [2, 3])
+    experts[:, 1, 2:] = [4, 5]
+    trace = RoutingTrace.from_arrays(
+        experts,
+        layer_facts=plain.layer_facts,
+        tokens=plain.tokens,
+        scores=plain.scores.values,
+        weights=plain.weights.values,
+        prompts=plain.prompts.assign(
+            weight=plain.prompts["task"].map(weight), climate=plain.prompts["task"].map(warm),
+            twin=plain.prompts["task"].map(warm).str.upper(),
+        ),
+    )  # fmt: skip
+    assert held_columns(trace, feature_columns(trace), column="climate") == ("n_tokens", "task_type", "weight", "twin")
+    cells = task_questions.feature_cells(trace, column="climate", kind="task", held="weight")["cells"]
+    found = cells.set_index(["feature", "layer", "expert"]).loc[("warm", "L01", 0)]
+    # By hand: both sides without their line over the weight.
+    heavy, is_warm = np.array(list(weight.values()), float), np.array([each == "warm" for each in warm.values()], float)
+    assert found["plain_r"] == pytest.approx(np.corrcoef(heavy, is_warm)[0, 1], abs=1e-6)
+    assert np.isnan(found["r"])  # the rate is the weight itself: nothing is left of it
+    page = app_on(trace, "tasks", {"part": "features", "feature": "climate", "held": "weight"})
+    assert not page.exception
+    said = text_of(page)
+    assert "With weight held fixed over tasks" in said
+    assert "of the spread of a feature are left" in said
+    assert layout_of(page, "tasks_feature_cells")
+    twins = text_of(app_on(trace, "tasks", {"part": "features", "feature": "climate", "held": "twin"}))
+    assert "nothing is left of warm and cold" in twins or "nothing is left of cold and warm" in twins
+
+
+def test_the_length_of_prompts_can_be_held_and_an_unknown_column_is_none(open_app):
+    page = open_app("tasks", {"run": "even", "part": "features", "held": "no such column"})
+    assert not page.exception
+    assert "held fixed over tasks" not in text_of(page)
 
 
 def test_what_belongs_to_prompts_is_compared_within_tasks(app_on):

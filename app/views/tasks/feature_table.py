@@ -11,7 +11,7 @@ import pandas as pd
 from app.runs import REPOSITORY
 from routing import RoutingTrace
 
-__all__ = ["LENGTH", "feature_columns", "of_prompts", "of_tasks"]
+__all__ = ["LENGTH", "feature_columns", "held_columns", "of_held", "of_prompts", "of_tasks"]
 
 LENGTH = "n_tokens"
 
@@ -65,6 +65,32 @@ def of_tasks(trace: RoutingTrace, *, column: str) -> pd.DataFrame:
     features = {str(kind): (named == kind).astype(float) for kind in kinds}
     kept = {name: each for name, each in features.items() if 1 < each.sum() < len(each)}
     return pd.DataFrame(kept, index=list(trace.tasks))
+
+
+def held_columns(trace: RoutingTrace, columns: Mapping[str, str], *, column: str) -> tuple[str, ...]:
+    """What can be held fixed while tasks are compared by a column: others of tasks, and how long their prompts are.
+
+    Args:
+        trace: the trace.
+        columns: as `feature_columns` gives them.
+        column: what is compared.
+    """
+    of_task = [name for name, kind in columns.items() if kind == "task" and name != column]
+    lengths = [LENGTH] if columns.get(LENGTH) == "prompt" and trace.unit == "token" else []
+    return tuple([*lengths, *(name for name in of_task if len(of_tasks(trace, column=name).columns))])
+
+
+def of_held(trace: RoutingTrace, *, column: str) -> pd.DataFrame:
+    """As `of_tasks`, and for the length of prompts the mean of each task.
+
+    Returns:
+        (task) · one column a feature · numbers.
+    """
+    if column != LENGTH:
+        return of_tasks(trace, column=column)
+    lengths = of_prompts(trace, column=LENGTH)[LENGTH]
+    means = lengths.groupby(trace.prompts["task"].to_numpy(), sort=False).mean()
+    return pd.DataFrame({LENGTH: means.reindex(list(trace.tasks)).fillna(float(means.mean()))})
 
 
 def of_prompts(trace: RoutingTrace, *, column: str) -> pd.DataFrame:

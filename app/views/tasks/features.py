@@ -9,9 +9,9 @@ import streamlit as st
 from app import choices, slow_answers
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
-from app.views.tasks.feature_table import LENGTH, feature_columns
+from app.views.tasks.feature_table import LENGTH, feature_columns, held_columns
 from app.views.tasks.part import is_large, layers_of, narrowed, pick, picked_row
-from app.views.tasks.part_sentences import of_features
+from app.views.tasks.part_sentences import of_features, of_held_fixed
 from app.views.tasks.questions import feature_cells
 from figures.dots import interval_dots
 from figures.grid import ColorScale
@@ -23,6 +23,7 @@ __all__ = ["draw_features", "strongest_of"]
 _NAMES = {"task_type": "task type", LENGTH: "length of the prompt", "source": "source"}
 _DEFINITIONS = {"task": ("feature_correlation",), "prompt": ("prompt_correlation", "prompt_features")}
 _MOST_ROWS = 24
+_NOTHING = "nothing"
 
 
 def draw_features(trace: RoutingTrace, selection: Selection) -> None:
@@ -39,6 +40,8 @@ def draw_features(trace: RoutingTrace, selection: Selection) -> None:
     column = choices.chosen("feature", tuple(columns))
     kind = columns[column]
     within_task = kind == "prompt" and choices.is_on("within_task", default=True)
+    fixed = (_NOTHING, *(held_columns(trace, columns, column=column) if kind == "task" else ()))
+    held = "" if (fixed_one := choices.chosen("held", fixed)) == _NOTHING else fixed_one
     found = slow_answers.tables(
         trace,
         feature_cells,
@@ -48,8 +51,9 @@ def draw_features(trace: RoutingTrace, selection: Selection) -> None:
         column=column,
         kind=kind,
         within_task=within_task,
+        held=held,
     )
-    _controls(columns, kind)
+    _controls(columns, kind, fixed=fixed)
     if found is None:
         return
     layers = layers_of(trace, selection)
@@ -57,15 +61,21 @@ def draw_features(trace: RoutingTrace, selection: Selection) -> None:
     strongest = strongest_of(cells, found["features"])
     if strongest.empty:
         empty(
-            of_features(strongest, column=_name(column), unit=kind, names=trace.expert_names),
+            of_held_fixed(found["features"], held=_name(held))
+            if held and len(found["features"])
+            else of_features(strongest, column=_name(column), unit=kind, names=trace.expert_names),
             "Choose another feature, or select more tasks.",
         )
         return
     # A rate over all prompts is no measure of what goes together within tasks.
     told = strongest.assign(lift=np.nan) if within_task else strongest
     reading = of_features(told, column=_name(column), unit=kind, names=trace.expert_names)
-    _matrix(trace, selection, cells, layers=layers, title=f"Experts × {_name(column)}", kind=kind, reading=reading)
-    _dots(trace, selection, strongest, kind=kind)
+    if held:
+        reading = f"{of_held_fixed(found['features'], held=_name(held))} {reading}"
+    title = f"Experts × {_name(column)}" + (f", {_name(held)} held fixed" if held else "")
+    definitions = ("partial_correlation",) if held else _DEFINITIONS[kind]
+    _matrix(trace, selection, cells, layers=layers, title=title, kind=kind, reading=reading, definitions=definitions)
+    _dots(trace, selection, strongest, kind=kind, definitions=definitions)
 
 
 def strongest_of(cells: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +97,7 @@ def _name(column: str) -> str:
     return _NAMES.get(column, column.replace("_", " "))
 
 
-def _controls(columns: dict[str, str], kind: str) -> None:
+def _controls(columns: dict[str, str], kind: str, *, fixed: tuple[str, ...]) -> None:
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         with st.container(width=320):
             choices.choose(
@@ -99,6 +109,17 @@ def _controls(columns: dict[str, str], kind: str) -> None:
                 help="Features of tasks are compared over tasks and dealt to tasks for chance, those of prompts over "
                 "prompts.",
             )
+        if len(fixed) > 1:
+            with st.container(width=280):
+                choices.choose(
+                    "Held fixed",
+                    fixed,
+                    name="held",
+                    shown=_name,
+                    kind="select",
+                    help="What this explains over tasks is taken from the feature and from every expert: what is left "
+                    "is correlated (partial correlation). Tasks of a type are often alike in length, too.",
+                )
         if kind == "prompt":
             choices.toggle(
                 "Within tasks",
@@ -117,6 +138,7 @@ def _matrix(
     title: str,
     kind: str,
     reading: str,
+    definitions: tuple[str, ...],
 ) -> None:
     rows = list(dict.fromkeys(cells["feature"]))[:_MOST_ROWS]
     table = cells.set_index(["feature", "layer", "expert"]).to_xarray().sel(feature=rows, layer=layers)
@@ -152,12 +174,14 @@ def _matrix(
         key="tasks_feature_cells",
         reading=reading,
         table=lambda: cells.dropna(subset=["r"]).sort_values("r", key=np.abs, ascending=False),
-        definitions=_DEFINITIONS[kind],
+        definitions=definitions,
         on_click=clicked,
     )
 
 
-def _dots(trace: RoutingTrace, selection: Selection, strongest: pd.DataFrame, *, kind: str) -> None:
+def _dots(
+    trace: RoutingTrace, selection: Selection, strongest: pd.DataFrame, *, kind: str, definitions: tuple[str, ...]
+) -> None:
     shown = strongest.head(_MOST_ROWS)
     names = [
         f"{row.feature} · {expert_name(str(row.layer), int(row.expert), names=trace.expert_names)}"
@@ -172,7 +196,8 @@ def _dots(trace: RoutingTrace, selection: Selection, strongest: pd.DataFrame, *,
             names,
             {"r": (shown["r"].to_numpy(float), low, high)},
             value_title=f"correlation over {kind}s",
-            marks={"best of all experts by chance, 95 %": limit},
+            marks={"best of all experts by chance, 95 %": limit}
+            | ({"with nothing held": shown["plain_r"].to_numpy(float)} if "plain_r" in shown else {}),
             strong=(shown["p_max"] <= 0.05).to_numpy(bool),
             zero_line=True,
             number_format="+.2f",
@@ -181,7 +206,7 @@ def _dots(trace: RoutingTrace, selection: Selection, strongest: pd.DataFrame, *,
         key="tasks_feature_best",
         reading=_of_dots(shown),
         table=lambda: strongest,
-        definitions=_DEFINITIONS[kind],
+        definitions=definitions,
         on_click=lambda click: picked_row(selection, shown, click),
     )
 

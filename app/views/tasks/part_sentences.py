@@ -18,6 +18,7 @@ __all__ = [
     "of_control_cells",
     "of_controls",
     "of_features",
+    "of_held_fixed",
 ]
 
 Names = Mapping[str, Sequence[str]] | None
@@ -149,6 +150,24 @@ def of_features(strongest: pd.DataFrame, *, column: str, unit: str, names: Names
     rest = len(known) - len(found)
     none = f" The other {count(rest, 'feature')} {'has' if rest == 1 else 'have'} none." if rest else ""
     return f"Beyond chance go together: {and_list(told, most=5)}.{none} By chance, {chance}."
+
+
+def of_held_fixed(features: pd.DataFrame, *, held: str) -> str:
+    """How much of each feature is left once something is held fixed.
+
+    Args:
+        features: one row a feature: feature, left (share of its spread), null_95.
+        held: what is held fixed.
+    """
+    gone = [escaped(str(name)) for name in features.loc[~(features["left"] > 1e-6), "feature"]]
+    some = features[features["left"] > 1e-6]
+    text = f"With {escaped(held)} held fixed over tasks"
+    if some.empty:
+        return f"{text}, nothing is left of {and_list(gone, most=5)}: tasks that are alike in one are in the other."
+    least, most = float(some["left"].min()), float(some["left"].max())
+    share = percent(most) if most - least < 0.005 else f"{percent(least)} to {percent(most)}"
+    none = f", and nothing of {and_list(gone, most=5)}" if gone else ""
+    return f"{text}, {share} of the spread of a feature {'is' if len(some) == 1 else 'are'} left{none}."
 
 
 def of_answers(table: pd.DataFrame, *, n_tasks: int, names: Names, picked: Sequence[tuple[str, int]] = ()) -> str:

@@ -14,6 +14,7 @@ from analysis.controls import controlled_specialization
 from analysis.correctness import correctness_link
 from analysis.correlation import feature_correlation
 from analysis.expert_agreement import expert_agreement
+from analysis.features import partial_correlation
 from analysis.found_again import found_again
 from analysis.hierarchy import hierarchical_order
 from analysis.more_clusters import co_clusters, density_clusters
@@ -22,7 +23,7 @@ from analysis.rates import group_rates
 from analysis.reliability import split_half
 from analysis.signatures import signatures
 from app.slow_answers import Tables
-from app.views.tasks.feature_table import of_prompts, of_tasks
+from app.views.tasks.feature_table import of_held, of_prompts, of_tasks
 from routing import RoutingTrace, SelectionError
 
 __all__ = [
@@ -118,18 +119,28 @@ def control_shares(trace: RoutingTrace, *, over: Literal["task", "task_type"] = 
     return {"shares": pd.concat(rows, ignore_index=True)[columns] if rows else pd.DataFrame(columns=columns)}
 
 
-def feature_cells(trace: RoutingTrace, *, column: str, kind: str, within_task: bool = False) -> Tables:
+def feature_cells(trace: RoutingTrace, *, column: str, kind: str, within_task: bool = False, held: str = "") -> Tables:
     """Correlation of every expert with what a column says of tasks or prompts.
+
+    Args:
+        trace: the trace.
+        column: of tasks or prompts.
+        kind: which of the two.
+        within_task: of prompts, whether what the task explains is taken from both.
+        held: of tasks, a column whose part is taken from both; empty for none.
 
     Returns:
         "cells": feature, layer, expert, r, p_max, limit (what the best of all experts reaches by chance), lift (log2
         ratio of rates: to all tasks for a column of tasks, to the other prompts for one of prompts), and r_low and
-        r_high where there is an interval; "features": feature, null_95, n (tasks or prompts behind it).
+        r_high where there is an interval, and plain_r where something was held; "features": feature, null_95, n
+        (tasks or prompts behind it), and left where something was held (share of its spread that this leaves).
     """
     if kind == "task":
         features = of_tasks(trace, column=column)
         if features.empty or not len(features.columns):
             return _no_features()
+        if held:
+            return _held_cells(trace, features, of_held(trace, column=held))
         found = feature_correlation(trace, features=features).rename(p_value="p_max")
         cells = found[["r", "p_max"]].to_dataframe()[["r", "p_max"]].reset_index()
         cells["lift"] = _lift_of_features(trace, features).reshape(-1)
@@ -144,6 +155,21 @@ def feature_cells(trace: RoutingTrace, *, column: str, kind: str, within_task: b
     cells = found[columns].to_dataframe()[columns].reset_index()
     about = pd.DataFrame({"null_95": found["null_95"].to_series(), "n": found["n_prompts"].to_series()})
     return {"cells": cells, "features": about.reset_index(names="feature")}
+
+
+def _held_cells(trace: RoutingTrace, features: pd.DataFrame, held: pd.DataFrame) -> Tables:
+    """Partial correlations of one feature at a time: values of one column leave nothing of each other."""
+    plain = feature_correlation(trace, features=features, n_permutations=0)["r"]
+    held = held.rename(columns=lambda name: f"held {name}")
+    cells, about = [], []
+    for name in features.columns:
+        found = partial_correlation(trace, features=pd.concat([features[[name]], held], axis=1)).sel(feature=name)
+        table = found[["r", "p_value"]].to_dataframe()[["r", "p_value"]].rename(columns={"p_value": "p_max"})
+        table["plain_r"] = plain.sel(feature=name).to_series().reindex(table.index)
+        null_95 = float(found["null_95"])
+        cells.append(table.reset_index().assign(feature=name, lift=np.nan, limit=null_95))
+        about.append({"feature": name, "null_95": null_95, "n": len(features), "left": float(found["left"])})
+    return {"cells": pd.concat(cells, ignore_index=True), "features": pd.DataFrame(about)}
 
 
 def answer_links(trace: RoutingTrace) -> Tables:
