@@ -11,8 +11,10 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app import cache, choices, sentences, state
 from app.chips import selection_chips, selection_tools
+from app.components.guide import guide
 from app.components.page_watch import page_watch
 from app.explain import looking_at
+from app.help import KEYS, tour
 from app.links import view_link
 from app.panel import mode, panels_shown
 from app.recordings.home import PAGE, recordings_page
@@ -63,6 +65,7 @@ def main() -> None:
                         st.page_link(pages[view.url], query_params=state.link_query(), width="stretch")
                 if not group:
                     st.page_link(recordings, query_params=state.link_query(), width="stretch")
+        guide(tour(), KEYS)
         page_watch(mode(), on_went=state.went)
     chosen.run()
 

@@ -162,7 +162,13 @@ def server(runs: Path, models: Path, tmp_path_factory: pytest.TempPathFactory) -
         process = subprocess.Popen(
             [*command, *options],
             cwd=elsewhere,
-            env=os.environ | {"ROUTESCOPE_RUNS": str(runs), "ROUTESCOPE_MODELS": str(models), "OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {
+                "ROUTESCOPE_RUNS": str(runs),
+                "ROUTESCOPE_MODELS": str(models),
+                "OMP_NUM_THREADS": "1",
+                "ROUTESCOPE_TOUR": "off",
+            },
             stdout=out,
             stderr=subprocess.STDOUT,
         )
