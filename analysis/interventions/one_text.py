@@ -33,7 +33,7 @@ __all__ = ["Change", "ChangedText", "OneText", "ReadText"]
 
 MOST_TOKENS = 2048
 # What else is tried at a token must not keep whoever waits.
-SECONDS_TO_COMPARE = 2.0
+SECONDS_TO_COMPARE = 4.0
 N_LIKELIEST = 10
 PROMPT = "text"
 
