@@ -58,6 +58,8 @@ def verdict(study: Mapping[str, Any]) -> str:
     found = f"With {fewest} examples a task the contrastive losses change the mean score by {gap}"
     if trend is not None:
         found += f", and that gap is larger by {trend} than with the most examples"
+    if gap.n == 1:
+        return f"**Not judged: one seed has no interval.** {found}."
     if helped and grew:
         return f"**The effect appeared**: {found}."
     if helped:

@@ -159,6 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return NOT_FINISHED
         save_file(router_state(model), learned)
         learned.with_suffix(".json").write_text(json.dumps([recipe.curves[1], recipe.seconds]), encoding="utf-8")
+        if options.stage == "1":
+            write(model, recipe)
+            return 0
         # Stage 2 starts from the backbone again; these experts are not needed.
         del model
     if options.stage == "1":
@@ -174,6 +177,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not recipe.train(model, stage=2):
         print("stopped in stage 2; go on with --resume", flush=True)
         return NOT_FINISHED
+    write(model, recipe)
+    return 0
+
+
+def write(model: TaskMoeForConditionalGeneration, recipe: Recipe) -> None:
+    """Measure a trained model, and write what was found, its routes over training and, unless told not to, itself."""
+    options = recipe.options
     model.eval()
     # Where τ was going: a short run can end a little above it.
     model.router.temperature.fill_(1.0)
@@ -183,7 +193,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.metrics_only:
         save_weights(model, options.out)
         recipe.tokenizer.save_pretrained(options.out)
-    return 0
 
 
 def measured(model: TaskMoeForConditionalGeneration, recipe: Recipe) -> dict[str, Any]:

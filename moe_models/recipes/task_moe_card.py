@@ -102,7 +102,14 @@ def _steps(metrics: Mapping[str, Any]) -> list[str]:
     command = (
         f"python -m moe_models.recipes.task_moe --data CORPUS --backbone DIR --out DIR --routes {training['routes']} "
         f"--task-embedding {training['task_embedding']} --instruction {training['instruction']} --steps "
-        f"{training['steps']} --seed {training['seed']}"
+        f"{training['steps']} --seed {training['seed']}" + (" --stage 1" if training["stage"] == "1" else "")
+    )
+    held_out = f"held out of training: {', '.join(training['new_tasks']) or 'no task'}."
+    second = (
+        f"Stage 2 was not run: experts and routes are those learned together in stage 1; {held_out}"
+        if training["stage"] == "1"
+        else "Stage 2 (as many steps): routes frozen, experts anew from the backbone, softmax with τ from 300 (all but "
+        f"the average) to 1; {held_out}"
     )
     return [
         *backbone_steps(metrics),
@@ -113,8 +120,7 @@ def _steps(metrics: Mapping[str, Any]) -> list[str]:
         f"×{training['router_rate']:g} for the router, ×{training['embedding_rate']:g} for task embeddings, with "
         f"AdamW's epsilon at {training['router_epsilon']:g} for both, so that routes wait until experts differ by more "
         "than their first noise.",
-        f"Stage 2 (as many steps): routes frozen, experts anew from the backbone, softmax with τ from 300 (all but the "
-        f"average) to 1. Held out of both stages: {', '.join(training['new_tasks']) or 'no task'}.",
+        second,
     ]
 
 

@@ -47,6 +47,8 @@ def condition_of(training: Mapping[str, Any]) -> str:
         words.append("text embeddings")
     if training["instruction"] == "on":
         words.append("instruction")
+    if training["stage"] == "1":
+        words.append("stage 1 alone")
     return ", ".join(words)
 
 

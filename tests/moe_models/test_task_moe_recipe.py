@@ -9,7 +9,9 @@ from transformers import AutoTokenizer
 from moe_models.recipes.optimizer import Treatment
 from moe_models.recipes.routes import FixedRoutes, temperature
 from moe_models.recipes.task_moe import main
+from moe_models.recipes.task_moe_card import task_moe_card
 from moe_models.recipes.task_moe_run import TaskMoeObjective
+from moe_models.recipes.task_moe_study import condition_of
 from moe_models.recipes.task_moe_study import main as study
 from moe_models.task_moe import TaskMoeConfig, TaskMoeForConditionalGeneration
 from tests.moe_models.text_to_text import corpus_and_backbone
@@ -77,6 +79,18 @@ def test_a_run_stopped_in_either_stage_is_resumed_the_same(ground, learned, tmp_
     assert (tmp_path / "model.safetensors").read_bytes() == (learned / "model.safetensors").read_bytes()
     ours, theirs = np.load(tmp_path / "routes.npz"), np.load(learned / "routes.npz")
     assert np.array_equal(ours["route_t1"], theirs["route_t1"])
+
+
+@pytest.mark.slow
+def test_stage_1_alone_is_measured_and_says_so(ground, tmp_path):
+    assert train(ground, tmp_path, "--stage", "1", "--adapt-steps", "0") == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert set(metrics["curve"]) == {"1"}
+    assert condition_of(metrics["training"]) == "learned, stage 1 alone"
+    card = task_moe_card(metrics, name="small", study=None)
+    assert "--stage 1" in card
+    assert "Stage 2 was not run" in card
+    assert TaskMoeForConditionalGeneration.from_pretrained(tmp_path).router.selection == "gumbel_hard"
 
 
 def test_stage_2_needs_the_routes_of_stage_1(ground, tmp_path):
