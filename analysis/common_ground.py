@@ -5,6 +5,7 @@ Legend: P prompt or task, L layer, E expert, R relabeling.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +61,10 @@ def common_ground(one: RoutingTrace, other: RoutingTrace) -> CommonGround:
     if prompts and "counts" not in (one.level, other.level) and one.unit == other.unit:
         read = [_by_prompt(trace) for trace in (one, other)]
         for name in prompts:
-            mine, theirs = (tokens.get(name, b"") for tokens in read)
-            if mine and mine == theirs:
+            mine, theirs = (tokens.get(name) for tokens in read)
+            if mine is not None and mine == theirs:
                 same.append(name)
-                n_tokens += len(mine) // _TOKEN_BYTES
+                n_tokens += mine[0]
         if one.unit == "prompt":
             texts = [dict(zip(each.prompts["prompt"], each.prompts["text"], strict=True)) for each in (one, other)]
             same = [name for name in same if texts[0][name] == texts[1][name]]
@@ -152,18 +153,21 @@ def expert_numbering(
     return frame
 
 
-_TOKEN_BYTES = 3 * 8
-
-
-def _by_prompt(trace: RoutingTrace) -> dict[str, bytes]:
-    """Stack, position and id of the tokens that each prompt was read as, as bytes."""
+def _by_prompt(trace: RoutingTrace) -> dict[str, tuple[int, bytes]]:
+    """Of each prompt how many tokens it was read as, and a digest of their stacks, positions and ids."""
     read = read_tokens(trace)
-    table = np.stack([read["stack"], read["position"], read["token_id"]], axis=1)
-    ends = np.flatnonzero(np.diff(read["prompt"])) + 1
-    starts = np.concatenate([[0], ends]).astype(int) if len(table) else np.zeros(0, dtype=int)
+    prompt, columns = read["prompt"], [read[name] for name in ("stack", "position", "token_id")]
     names = trace.prompts["prompt"].to_numpy(dtype=str)
-    pieces = zip(starts, [*ends, len(table)], strict=False)
-    return {names[read["prompt"][first]]: table[first:last].tobytes() for first, last in pieces}
+    edges = [0, *(np.flatnonzero(np.diff(prompt)) + 1).tolist(), len(prompt)]
+    found = {}
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        if first == last:
+            continue
+        digest = hashlib.blake2b(digest_size=16)
+        for column in columns:
+            digest.update(column[first:last].tobytes())
+        found[str(names[prompt[first]])] = (last - first, digest.digest())
+    return found
 
 
 def _profiles(one: RoutingTrace, other: RoutingTrace) -> tuple[str, list[np.ndarray]]:

@@ -62,7 +62,12 @@ def paired_rows(one: RoutingTrace, other: RoutingTrace) -> Pairs:
             "are not the same tokens. Record both checkpoints over the same tasks with the same tokenizer."
         )
         raise TraceError(msg)
-    return Pairs(rows=found["row"], other_rows=also["row"], prompt=found["prompt"], position=found["position"])
+    return Pairs(
+        rows=found["row"],
+        other_rows=also["row"],
+        prompt=found["prompt"].astype(np.int64),
+        position=found["position"].astype(np.int64),
+    )
 
 
 def paired_experts(
@@ -77,15 +82,32 @@ def paired_experts(
 
 def read_tokens(trace: RoutingTrace) -> dict[str, np.ndarray]:
     """Tokens that were read, not generated, in an order that batching does not change: by prompt, stack, position."""
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("row", "prompt", "stack", "position", "token_id")}
+    # As narrow as they may be: of a long run these columns are what a comparison holds.
+    types = {"row": np.int64, "prompt": np.int32, "stack": np.int8, "position": np.int32, "token_id": np.int32}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in types}
     for chunk in trace.chunks(fields=(), n_tokens=1 << 20):
         read = np.flatnonzero(chunk.phase == 0)
         columns["row"].append(chunk.start + read)
         for name in ("prompt", "stack", "position", "token_id"):
-            columns[name].append(getattr(chunk, name)[read].astype(np.int64))
-    whole = {name: np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64) for name, parts in columns.items()}
+            columns[name].append(getattr(chunk, name)[read].astype(types[name]))
+    whole = {name: np.concatenate([np.zeros(0, type_), *columns.pop(name)]) for name, type_ in types.items()}
     # Two traces may list the same prompts in different order.
     rank = np.argsort(np.argsort(trace.prompts["prompt"].to_numpy(dtype=str), kind="stable"), kind="stable")
-    whole["rank"] = rank[whole["prompt"]] if len(whole["prompt"]) else whole["prompt"]
-    order = np.lexsort((whole["position"], whole["stack"], whole["rank"]))
-    return {name: values[order] for name, values in whole.items()}
+    whole["rank"] = rank.astype(np.int32)[whole["prompt"]] if len(whole["prompt"]) else whole["prompt"]
+    keys = [whole[name] for name in ("rank", "stack", "position")]
+    if _are_sorted(keys):
+        return whole
+    order = np.lexsort(keys[::-1])
+    for name in whole:
+        whole[name] = whole[name][order]
+    return whole
+
+
+def _are_sorted(keys: list[np.ndarray]) -> bool:
+    """Whether rows are in the order of the first key, where that is the same of the second, and so on."""
+    tied = np.ones(max(0, len(keys[0]) - 1), dtype=bool)
+    for key in keys:
+        if (tied & (key[1:] < key[:-1])).any():
+            return False
+        tied &= key[1:] == key[:-1]
+    return True
