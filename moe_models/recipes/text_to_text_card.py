@@ -17,7 +17,7 @@ def backbone_steps(metrics: Mapping[str, Any]) -> list[str]:
         f"{made['n_heads']} heads, feed-forward {made['feed_forward']}, {made['vocab_size']:,} byte-level BPE tokens), "
         f"from nothing, by denoising ({objectives}; {made['density']:.0%} of the tokens taken out, "
         f"{made['mean_span']:g} together on average): {made['steps']:,} steps of {made['tokens_a_batch']:,} tokens, "
-        f"{n_tokens / 1e6:.0f} M tokens in {made['seconds'] / 60:.0f} minutes on {made['device']}.",
+        f"{n_tokens / 1e6:.0f} M tokens in {made['seconds'] / 60:.1f} minutes on {made['device']}.",
         "Its text: inputs of all train rows, and outputs of six words or more, each on its own. It never read an input "
         "together with its answer, so what it knows is text, not the tasks.",
     ]
@@ -47,7 +47,7 @@ def training_step(metrics: Mapping[str, Any], *, command: str) -> str:
     training = metrics["training"]
     told = (
         f"`{command}` on {training['device']}, torch {training['torch']}, transformers {training['transformers']}: "
-        f"{training['seconds'] / 60:.0f} minutes. AdamW, learning rate {training['learning_rate']:g}, warm-up "
+        f"{training['seconds'] / 60:.1f} minutes. AdamW, learning rate {training['learning_rate']:g}, warm-up "
         f"{training['warmup']}, falling over the last {training['decay_share']:.0%}, dropout {training['dropout']:g}, "
         "label smoothing 0.1. Loss: the mean over real target tokens, padding left out. Sources of at most "
         f"{training['source_length']} tokens. The same seed gives the same batches; on a GPU sums differ in their last "
