@@ -16,6 +16,7 @@ from app import sentences
 from app.prompts import prompt_lead
 from app.questions import task_order
 from app.report.parts import Panel, Section
+from app.report.view_sections import view_sections
 from app.trust import checks
 from app.views.map import sentences as map_sentences
 from app.views.map.kept import strongest_groups
@@ -43,6 +44,8 @@ _TRACKS = (
 def run_sections(trace: RoutingTrace, *, before: RoutingTrace | None = None, seed: int = 0) -> list[Section]:
     """What stands out, whether it can be trusted, what was asked, who serves what, who works, what is alike.
 
+    Then, where the run says it, who works together, what knock-outs broke, what changed, where experts should live.
+
     Args:
         trace: the run.
         before: an earlier run of the same prompts, to say what changed since.
@@ -52,6 +55,7 @@ def run_sections(trace: RoutingTrace, *, before: RoutingTrace | None = None, see
     sections = [_findings(found), _trust(trace), _asked(trace)]
     if trace.n_layers and (trace.n_tokens or trace.level == "counts"):
         sections += [_tasks(trace, seed=seed), _load(trace, seed=seed), _map(trace, seed=seed)]
+        sections += view_sections(trace, before=before, seed=seed)
     return sections
 
 

@@ -183,7 +183,10 @@ def stored_knock_out(folder, *, n_random: int = 99, p: float = 0.01) -> None:
         "random_high": 0.08,
     }
     effects = pd.DataFrame(
-        [{"set": "facts", "group": "facts", "n_prompts": 16, "p_value": p, "n_random": n_random} | numbers]
+        [
+            {"set": "facts", "group": group, "n_prompts": 16, "p_value": p, "n_random": n_random} | numbers
+            for group in ("all", "facts")
+        ]
     )
     apart = {"inside": 0.31, "outside": 0.02, "difference": 0.29, "low": 0.18, "high": 0.4}
     dissociation = pd.DataFrame([{"set": "facts", "serves": "facts", "p_value": p, "n_random": n_random} | apart])

@@ -18,7 +18,9 @@ from app.report.markdown import blocks_html, inline_html
 from app.report.page import report_page
 from app.report.parts import Panel, Section
 from app.report.run import run_report, view_report
-from routing import RoutingTrace, save_trace
+from routing import RoutingTrace, open_trace, save_trace
+from tests.adapter_traces import task_moe_trace
+from tests.analysis.test_findings import stored_knock_out
 from tests.app.conftest import counted
 from tests.traces import encoder_decoder_trace, planted_trace, trace_of
 
@@ -172,6 +174,52 @@ def test_markdown_of_a_definition():
 )
 def test_small_and_odd_runs_have_a_report(trace):
     assert "Can it be trusted?" in run_report(trace, name="odd")
+
+
+TOGETHER, CAUSES, CHANGED, PLACED = (
+    "Which experts work together, and along which paths?",
+    "What breaks when experts are gone?",
+    "What changed since the earlier run?",
+    "Where should experts live, on 8 devices?",
+)
+
+
+def headings(page: str) -> set[str]:
+    return set(re.findall(r"<h2>(.+?)</h2>", page))
+
+
+def test_a_report_has_a_section_for_each_view_that_applies(tmp_path: Path):
+    shape = {"n_tasks": 4, "n_prompts_a_task": 12, "strength": 4.0, "n_layers": 3}
+    trace = planted_trace(seed=5, specialists={"facts": (2, 5)}, **shape)
+    run = save_trace(trace, tmp_path / "run")
+    stored_knock_out(tmp_path / "run", p=0.01)
+    earlier = planted_trace(seed=5, specialists={}, **shape)
+    page = run_report(open_trace(run), name="run", before=earlier)
+    assert {TOGETHER, CAUSES, CHANGED, PLACED} <= headings(page)
+    for title in (
+        "Strongest pairs of experts in one token",
+        "How many paths tokens take",
+        "Do neighbors go to the same expert?",
+        "How much the routing changed",
+        "Experts used otherwise",
+        "The busiest device on unseen prompts",
+        "Assignments dropped, by capacity factor and layer",
+    ):
+        assert f"<h3>{title}</h3>" in page
+    assert "Loss without these experts: 1 set of 1 expert" in page
+    assert "loses 0.310 nats a token" in page
+    plain = run_report(trace, name="run")
+    assert not {CAUSES, CHANGED} & headings(plain)
+    assert {TOGETHER, PLACED} <= headings(plain)
+
+
+def test_what_does_not_apply_is_left_out():
+    by_task = run_report(task_moe_trace(seed=0), name="routes")
+    assert not any(each.startswith(("What breaks", "Where should")) for each in headings(by_task))
+    bare = run_report(counted(planted_trace(seed=0, n_tasks=3, n_prompts_a_task=2)), name="counts")
+    assert not {TOGETHER, CAUSES, CHANGED, PLACED} & headings(bare)
+    other = planted_trace(seed=1, n_tasks=2, n_prompts_a_task=2, n_experts=4, n_layers=1)
+    assert CHANGED in headings(run_report(other, name="other", before=planted_trace(seed=0, n_tasks=2, n_layers=2)))
 
 
 def test_the_report_of_a_view_says_what_was_looked_at():
