@@ -43,7 +43,8 @@ def main() -> None:
             partial(_show, view),
             title=view.title,
             icon=view.icon,
-            url_path=view.url,
+            # The first view is served at the root whatever its name; so that its name leads there, too, see below.
+            url_path=view.url if view is not VIEWS[0] else "root",
             default=view is VIEWS[0],
         )
         for view in VIEWS
@@ -51,7 +52,10 @@ def main() -> None:
     # No view: it shows no run, but how one comes to be.
     recordings = st.Page(recordings_page, title="Recordings", icon=":material/radio_button_checked:", url_path=PAGE)
     pages[PAGE] = recordings
-    chosen = st.navigation(list(pages.values()), position="hidden")
+    # A reader who knows the names of views types that of the first as well.
+    first = VIEWS[0]
+    named_so = st.Page(partial(_show, first), title=first.title, icon=first.icon, url_path=first.url)
+    chosen = st.navigation([*pages.values(), named_so], position="hidden")
     if going := state.going_to():
         st.switch_page(pages[going[0]], query_params=going[1])
     with st.sidebar:

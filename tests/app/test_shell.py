@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.view_list import VIEWS
 from routing import Focus, RoutingTrace, Selection
 from tests.app.conftest import counted, text_of
 from tests.traces import encoder_decoder_trace, planted_trace, trace_of
@@ -104,3 +105,11 @@ def test_a_selection_survives_its_own_address():
         focus=Focus(prompt="p2", position=4),
     )
     assert Selection.from_query(selection.to_query(), trace) == selection
+
+
+def test_the_overview_is_found_by_its_name_as_well(open_app):
+    page = open_app("overview", {"run": "skewed", "tasks": "facts"})
+    assert not page.exception
+    assert page.title[0].value == VIEWS[0].question
+    assert page.query_params["run"] == "skewed"
+    assert page.query_params["tasks"] == "facts"
