@@ -22,6 +22,8 @@ _PIECES, _PIECE_BYTES = 20.0, 6.0
 _FIXED_BYTES, _ARRAY_BYTES, _LAYER_BYTES, _EXPERT_BYTES = 9_000, 6_000, 400, 8
 # Rows that wait for the writer at most, in three buffers; as hooks.pipeline has them.
 _ROWS_AT_ONCE = 3 * 8192
+# Distinct adapters that are kept of a layer; as hooks.adapter_books has them.
+_MOST_ADAPTERS = 2048
 # Logits come in float32, and are copied once for likelihoods.
 _LOGIT_BYTES, _LOGIT_COPIES = 4, 2
 # What the first forwards of a model load beside it: kernels, buffers of threads.
@@ -61,7 +63,7 @@ class Estimate:
         row_bytes: bytes that the level writes for a row, over all layers; 0 at level "counts".
         n_decisions: rows × layers.
         disk_bytes, most_disk_bytes: of the trace; None where the routers are not known before the first forward.
-        adapter_bytes: of the generated adapters, at most; on top of the disk's.
+        adapter_bytes: of the generated adapters, part of the disk's.
         memory_bytes: of the process at its peak; None where the model's size is not known.
         weight_bytes: of the model's parameters, part of it.
         batch_bytes: of the largest batch, part of it.
@@ -96,7 +98,8 @@ def estimate(seen: Outlook, tasks: Collection[str], options: Options) -> Estimat
     n_rows = round(sum(n * expected for n, (expected, _) in zip(counts, rows, strict=True)))
     most_rows = round(sum(n * most for n, (_, most) in zip(counts, rows, strict=True)))
     row_bytes = _row_bytes(seen, options)
-    beside = _beside(seen, chosen, counts, options)
+    adapters = 0 if options.level == "counts" else _adapter_bytes(seen, n_prompts=sum(counts), n_rows=n_rows)
+    beside = _beside(seen, chosen, counts, options) + adapters
     n_parameter_bytes, on_host = _precision(seen, options)
     weights = seen.n_parameters * n_parameter_bytes
     batch = _batch_bytes(seen, chosen, options)
@@ -116,7 +119,7 @@ def estimate(seen: Outlook, tasks: Collection[str], options: Options) -> Estimat
         n_decisions=n_rows * _n_layers(seen),
         disk_bytes=disk(n_rows),
         most_disk_bytes=disk(most_rows),
-        adapter_bytes=0 if options.level == "counts" else seen.n_adapters * seen.adapter_bytes,
+        adapter_bytes=adapters,
         memory_bytes=round(host) if seen.n_parameters else None,
         weight_bytes=weights,
         batch_bytes=round(batch),
@@ -212,7 +215,7 @@ def _row_bytes(seen: Outlook, options: Options) -> int:
         # Two bytes a logit, whichever of the half precisions the model has.
         logits_dtype="float16" if options.level == "full" else None,
         with_dropped=seen.with_capacity,
-        n_sites=len(seen.layers) if seen.n_adapters else 0,
+        n_sites=seen.n_adapter_sites,
     )
     return sum(each.row_bytes for each in specs.values())
 
@@ -229,8 +232,14 @@ def _beside(seen: Outlook, tasks: Sequence[TaskOutlook], counts: Sequence[int], 
     described = _FIXED_BYTES + n_layers * (_LAYER_BYTES + n_experts * _EXPERT_BYTES)
     # How alike the experts' weights are is kept, too.
     similarity = n_layers * n_experts**2 * 4
+    vectors = sum(counts) * seen.vector_bytes if options.level != "counts" else 0
     counted = len(tasks) * n_layers * n_experts * 2 if options.level == "counts" else _ARRAY_BYTES
-    return texts + described + similarity + counted
+    return texts + described + similarity + vectors + counted
+
+
+def _adapter_bytes(seen: Outlook, *, n_prompts: int, n_rows: int) -> int:
+    each = min(seen.adapters_a_site or n_prompts, n_rows if seen.adapters_a_site else _MOST_ADAPTERS)
+    return seen.n_adapter_sites * each * seen.adapter_bytes
 
 
 def _precision(seen: Outlook, options: Options) -> tuple[int, bool]:

@@ -26,6 +26,7 @@ _MOST_AT_ONCE = 3
 def recordings_page() -> None:
     """Draw the page."""
     st.title("What was recorded, and what shall be?", anchor=False)
+    st.space("xxsmall")
     root, standings = cache.own_runs(), cache.recordings().all()
     found = entries(root, cache.runs(), standings)
     for each in found:

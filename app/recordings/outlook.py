@@ -56,8 +56,10 @@ class Outlook:
         n_parameters: of the model; 0 where they are not known without the weights.
         dtype_bytes: bytes of a parameter in the checkpoint.
         n_vocabulary: tokens of the model's output.
-        n_adapters: how many generated adapters are kept at most.
+        n_adapter_sites: layers to which generated adapters are added.
+        adapters_a_site: how many of each are kept, once all that can make one did; 0 where there is one a prompt.
         adapter_bytes: of one of them.
+        vector_bytes: of what else is kept of each prompt beside the rows.
         context: most tokens that the model reads; None where there is no limit.
         devices: what there is to run on, the one that "auto" takes first.
         process_bytes: memory of a process with the libraries loaded, and nothing else.
@@ -73,8 +75,10 @@ class Outlook:
     n_parameters: int
     dtype_bytes: int
     n_vocabulary: int
-    n_adapters: int
+    n_adapter_sites: int
+    adapters_a_site: int
     adapter_bytes: int
+    vector_bytes: int
     context: int | None
     devices: tuple[str, ...]
     process_bytes: int

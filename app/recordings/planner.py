@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from math import comb
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +55,6 @@ def outlook(model: str, tasks: TaskSet, *, revision: str | None = None, trust_re
     skeleton, tokenizer = load_outline(model, revision=revision, trust_remote_code=trust_remote_code)
     sites = [] if skeleton is None else find_sites(skeleton)
     known = all(site.facts.n_experts for site in sites)
-    n_adapters, adapter_bytes = (0, 0) if skeleton is None else _adapters(skeleton, sites, n_prompts=len(tasks))
     two_stacks = bool(getattr(getattr(skeleton, "config", None), "is_encoder_decoder", False))
     return Outlook(
         model_class="the model" if skeleton is None else type(skeleton).__name__,
@@ -71,8 +71,7 @@ def outlook(model: str, tasks: TaskSet, *, revision: str | None = None, trust_re
         n_parameters=0 if skeleton is None else sum(each.numel() for each in skeleton.parameters()),
         dtype_bytes=_dtype_bytes(getattr(skeleton, "config", None)),
         n_vocabulary=len(tokenizer) if skeleton is None else _n_vocabulary(skeleton, tokenizer),
-        n_adapters=n_adapters,
-        adapter_bytes=adapter_bytes,
+        **_adapters(skeleton, sites),
         context=None if skeleton is None else context_length(skeleton),
         devices=_devices(),
         process_bytes=peak_bytes(),
@@ -117,19 +116,29 @@ def _spread(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
     return prompts[:: max(1, -(-len(prompts) // _MOST_COUNTED))]
 
 
-def _adapters(skeleton: Any, sites: Sequence[Site], *, n_prompts: int) -> tuple[int, int]:
-    """How many generated adapters are kept at most, and the bytes of the largest."""
-    sets = [site.tap for site in sites if isinstance(site.tap, HyperMoeTap)]
-    by_task = task_adapter_taps(skeleton)
+def _adapters(skeleton: Any, sites: Sequence[Site]) -> dict[str, int]:
+    """What is kept of the adapters that a model generates."""
+    sets = [site for site in sites if isinstance(site.tap, HyperMoeTap)]
+    by_task = task_adapter_taps(skeleton) if skeleton is not None else []
+    if not sets and not by_task:
+        return {"n_adapter_sites": 0, "adapters_a_site": 0, "adapter_bytes": 0, "vector_bytes": 0}
     if sets:
-        heads, n_sites = sets[0].hyper_expert.hypernetwork.heads, len(sets)
-    elif by_task:
-        heads, n_sites = skeleton.hypernetwork.heads, len(by_task)
+        heads = sets[0].tap.hyper_expert.hypernetwork.heads
+        # One for each set of experts that can be selected, and no two tokens select alike for long.
+        n_each = max(comb(site.facts.n_experts, site.facts.top_k or 1) for site in sets)
+        vector = 0
     else:
-        return 0, 0
-    a_site = N_ADAPTERS_A_SITE if sets else min(N_ADAPTERS_A_SITE, n_prompts + len(skeleton.config.tasks or ()))
+        heads = skeleton.hypernetwork.heads
+        # 0 where every prompt makes its own.
+        n_each = 0 if skeleton.config.adapter_source == "instance" else len(skeleton.config.tasks)
+        vector = 4 * skeleton.prototypes.weight.shape[-1]
     n_numbers = 2 * heads.hidden * heads.width + heads.hidden + heads.width
-    return n_sites * a_site, 4 * min(n_numbers, MAX_PARAMETERS)
+    return {
+        "n_adapter_sites": len(sets or by_task),
+        "adapters_a_site": min(N_ADAPTERS_A_SITE, n_each),
+        "adapter_bytes": 4 * min(n_numbers, MAX_PARAMETERS),
+        "vector_bytes": vector,
+    }
 
 
 def _dtype_bytes(config: Any) -> int:

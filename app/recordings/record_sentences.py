@@ -74,7 +74,9 @@ def of_disk(size: Estimate, seen: Outlook, options: Options) -> str:
     n_layers = len(seen.layers)
     unit = "prompt" if seen.by_prompt else "token"
     adapters = (
-        f" Generated adapters come on top, at most {bytes_in_words(size.adapter_bytes)}." if size.adapter_bytes else ""
+        f" Generated adapters, each kept once, take {bytes_in_words(size.adapter_bytes)} of it."
+        if size.adapter_bytes
+        else ""
     )
     if not size.row_bytes:
         return (
@@ -111,7 +113,7 @@ def of_room(size: Estimate, *, free: int, memory: int | None, folder: str) -> tu
     Returns:
         a sentence if the disk is too small, and one if the memory may be; each empty where there is room.
     """
-    most = (size.most_disk_bytes or 0) + size.adapter_bytes
+    most = size.most_disk_bytes or 0
     disk = memory_short = ""
     if most > free:
         disk = (

@@ -14,7 +14,7 @@ from app.recordings.record_sentences import of_disk, of_memory, of_room
 from app.recordings.worker import Ledger, record
 from routing import RecordingError, TaskError, open_trace, read_tasks, summary
 from tests.tiny import save_tiny
-from tests.tiny_systems import TASKS, save_tiny_system
+from tests.tiny_systems import SYSTEMS, TASKS, save_tiny_system
 
 
 def tasks_in(folder: Path, n_prompts: int, *, tasks=("even", "odd"), **columns) -> Path:
@@ -52,12 +52,16 @@ def made(folder: Path, tasks: Path, options: Options, out: Path) -> tuple[int, i
         ("olmoe", {"num_experts": 32}, Options(level="assignments", max_new_tokens=0, limit=40, n_runners_up=2)),
         ("olmoe", {}, Options(level="counts", max_new_tokens=0)),
         ("switch", {}, Options(max_new_tokens=0)),
+        ("hypermoe", {}, Options(max_new_tokens=0)),
+        ("pha", {}, Options(max_new_tokens=0)),
+        ("task_moe", {}, Options(max_new_tokens=0)),
     ],
 )
 def test_the_estimate_of_the_disk_is_near_what_a_recording_takes(tmp_path, family, changes, options):
-    folder = save_tiny(tmp_path / "model", family, **changes)
-    tasks = tasks_in(tmp_path, 60)
-    size = estimate(outlook(str(folder), read_tasks(tasks)), ("even", "odd"), options)
+    save, names = (save_tiny_system, TASKS[:2]) if family in SYSTEMS else (save_tiny, ("even", "odd"))
+    folder = save(tmp_path / "model", family, **changes)
+    tasks = tasks_in(tmp_path, 60, tasks=names)
+    size = estimate(outlook(str(folder), read_tasks(tasks)), names, options)
     n_rows, n_bytes = made(folder, tasks, options, tmp_path / "one")
     assert size.n_rows == pytest.approx(n_rows, rel=0.02)
     assert size.disk_bytes == pytest.approx(n_bytes, rel=0.3)
@@ -114,8 +118,10 @@ def seen_of(**changes) -> Outlook:
         n_parameters=1_000_000,
         dtype_bytes=2,
         n_vocabulary=1000,
-        n_adapters=0,
+        n_adapter_sites=0,
+        adapters_a_site=0,
         adapter_bytes=0,
+        vector_bytes=0,
         context=512,
         devices=("cuda:0", "cpu"),
         process_bytes=400_000_000,
