@@ -190,6 +190,13 @@ def test_a_prompt_of_the_run_comes_with_the_link_from_tokens(open_app, models, p
     assert page.text_area[0].value == text
 
 
+def test_the_token_reader_leads_here_with_the_token_that_is_read(open_app):
+    page = open_app("tokens", {"run": "even", "focus": "facts-002@4"})
+    (link,) = (each.proto for each in page.get("page_link") if each.proto.label.startswith("Try it: "))
+    assert "token=4" in link.query_string
+    assert "focus=facts-002&" in f"{link.query_string}&"
+
+
 def test_a_text_is_kept_only_when_that_is_asked_for(tried, open_app, models, tmp_path):
     runs = tmp_path / "kept"
     save_trace(random_trace(seed=1), runs / "even")

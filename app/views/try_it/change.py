@@ -143,7 +143,7 @@ def _chosen(trace: RoutingTrace, routing: xr.Dataset, *, tokens: pd.DataFrame, t
                     "Expert", list(offered), name="force_expert", kind="select", shown=offered.__getitem__
                 )
             expert = int(picked)
-        st.button("Undo", icon=":material/undo:", key="force_nothing", on_click=_undo, help="Read it as it is.")
+        st.button("Read it as it is", icon=":material/undo:", key="force_nothing", on_click=_undo)
     known: Kind = kind  # type: ignore[assignment]
     return Changed(kind=known, layer=layer, expert=expert, position=None if kind == "knock_out" else token)
 
