@@ -83,7 +83,6 @@ def cells_of(
 
     values = flat(table)
     pale = None if muted is None else flat(muted).astype(bool)
-    told = [flat(each) for each in details]
     n_pooled = max(1, -(-len(columns) // most_columns))
     starts = np.arange(0, len(columns), n_pooled)
     if n_pooled == 1:
@@ -92,7 +91,9 @@ def cells_of(
         source = _most_telling(values, pale, starts=starts, n_pooled=n_pooled)
         values = np.take_along_axis(values, source, axis=1)
         pale = None if pale is None else np.take_along_axis(pale, source, axis=1)
-        told = [np.take_along_axis(each, source, axis=1) for each in told]
+    # Of what the hover tells, only what is drawn is looked up.
+    at_cell = at_row[:, None], at_layer[source], at_expert[source]
+    told = [each.transpose(group, "layer", "expert").to_numpy()[at_cell] for each in details]
     return Cells(
         values=values,
         source=source,

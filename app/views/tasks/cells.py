@@ -73,11 +73,12 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         special = tested(trace, over=asked.over)
     n_permutations = int(special.attrs["n_permutations"])
     layers = list(selection.layers or trace.layers)
-    special = special.sel(layer=layers)
+    # A large table is copied only where a part of it is shown.
+    special = special.sel(layer=layers) if selection.layers else special
     rows = groups_in_order(trace, selection, asked, special=special, found=trees[0])
     columns = experts_in_order(trace, selection, asked, special=special, found=trees[1])
     groups, experts = rows.names, columns.names
-    special = special.sel(group=groups)
+    special = special.sel(group=groups) if len(groups) < special.sizes["group"] else special
     values = special[asked.values] if asked.values != "load" else _load(trace, asked, groups=groups, layers=layers)
     shape = (len(groups), len(experts))
     window = Window.from_text(state.option("zoom"), asked, shape=shape)

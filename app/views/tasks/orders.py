@@ -129,26 +129,45 @@ def tested(trace: RoutingTrace, *, over: Literal["task", "task_type"]) -> xr.Dat
     tables = slow_answers.tables(
         trace, permuted_cells, what="Cells are being compared with shuffled prompts", slow=True, over=over
     )
-    plain = cache.answer(trace, specialization, over=over, n_permutations=0)
     if tables is None:
-        return plain.assign_attrs(waits=True)
-    shape = tuple(plain.sizes[name] for name in ("group", "layer", "expert"))
-    found = {name: (("group", "layer", "expert"), tables["cells"][name].to_numpy().reshape(shape)) for name in _TESTED}
-    return plain.assign(found).assign_attrs(n_permutations=_N_PERMUTATIONS)
+        return cache.answer(trace, specialization, over=over, n_permutations=0).assign_attrs(waits=True)
+    if "cells" in tables:
+        return _joined(cache.answer(trace, specialization, over=over, n_permutations=0), tables["cells"])
+    return cache.answer(trace, kept_cells, over=over)
+
+
+def kept_cells(trace: RoutingTrace, *, over: Literal["task", "task_type"]) -> xr.Dataset:
+    """Lifts with the test that `permuted_cells` left beside the trace."""
+    kept = load_derived(trace, _CELLS, params=_cells_asked(over))
+    assert kept is not None
+    return _joined(specialization(trace, over=over, n_permutations=0), kept["cells"])
 
 
 def permuted_cells(trace: RoutingTrace, *, over: Literal["task", "task_type"]) -> slow_answers.Tables:
-    """What shuffled prompts say of every cell.
+    """What shuffled prompts say of every cell, left beside the trace; millions of cells need not be read at each rerun.
 
     Returns:
-        "cells": (cell) · z, p_value, q_value, significant, groups × layers × experts in turn.
+        "kept", a table of nothing, where they could be left there; else "cells": (cell) · z, p_value, q_value,
+        significant, groups × layers × experts in turn.
     """
-    asked = {"over": over, "n_permutations": _N_PERMUTATIONS} | _VERSION
-    if (kept := load_derived(trace, _CELLS, params=asked)) is not None:
+    kept = {"kept": pd.DataFrame({"over": [over]})}
+    asked = _cells_asked(over)
+    if load_derived(trace, _CELLS, params=asked) is not None:
         return kept
     found = specialization(trace, over=over, n_permutations=_N_PERMUTATIONS)
     columns = {name: found[name].transpose("group", "layer", "expert").to_numpy().ravel() for name in _TESTED}
     smaller = {name: each if each.dtype == bool else each.astype(np.float32) for name, each in columns.items()}
     cells = {"cells": pd.DataFrame(smaller)}
     save_derived(trace, _CELLS, cells, params=asked)
-    return cells
+    return cells if load_derived(trace, _CELLS, params=asked) is None else kept
+
+
+def _cells_asked(over: str) -> dict[str, object]:
+    return {"over": over, "n_permutations": _N_PERMUTATIONS} | _VERSION
+
+
+def _joined(plain: xr.Dataset, cells: pd.DataFrame) -> xr.Dataset:
+    dims = ("group", "layer", "expert")
+    shape = tuple(plain.sizes[name] for name in dims)
+    found = {name: (dims, cells[name].to_numpy().reshape(shape)) for name in _TESTED}
+    return plain.assign(found).assign_attrs(n_permutations=_N_PERMUTATIONS)
