@@ -118,14 +118,14 @@ def _spread(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
 
 def _adapters(skeleton: Any, sites: Sequence[Site]) -> dict[str, int]:
     """What is kept of the adapters that a model generates."""
-    sets = [site for site in sites if isinstance(site.tap, HyperMoeTap)]
+    sets = [(site.facts, site.tap) for site in sites if isinstance(site.tap, HyperMoeTap)]
     by_task = task_adapter_taps(skeleton) if skeleton is not None else []
     if not sets and not by_task:
         return {"n_adapter_sites": 0, "adapters_a_site": 0, "adapter_bytes": 0, "vector_bytes": 0}
     if sets:
-        heads = sets[0].tap.hyper_expert.hypernetwork.heads
+        heads = sets[0][1].hyper_expert.hypernetwork.heads
         # One for each set of experts that can be selected, and no two tokens select alike for long.
-        n_each = max(comb(site.facts.n_experts, site.facts.top_k or 1) for site in sets)
+        n_each = max(comb(facts.n_experts, facts.top_k or 1) for facts, _ in sets)
         vector = 0
     else:
         heads = skeleton.hypernetwork.heads
