@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.findings.finding import Family, Finding, beyond, interval, p_text, some
 from analysis.load import idle_experts, load_balance
-from analysis.rates import prompt_rates
+from analysis.rates import decided_by_task, prompt_rates
 from routing.selection import Selection, expert_name
 from routing.trace import RoutingTrace
 
@@ -50,7 +50,8 @@ def uneven(trace: RoutingTrace, *, seed: int) -> Family | None:
         strength=float(1 - 1 / sure[number]),
         p_value=float(p[number]),
         uncertainty=(
-            f"95 % interval from redrawn prompts; p {p_text(p[number])} against {UNEVEN:g} times the mean"
+            f"95 % interval from redrawn {'tasks' if decided_by_task(trace) else 'prompts'}; "
+            f"p {p_text(p[number])} against {UNEVEN:g} times the mean"
             if ends[0] is not None
             else f"no interval, for the trace holds counts only: said above {UNEVEN**2:.2f} times"
         ),

@@ -59,12 +59,13 @@ def _numbers(found: TraceSummary) -> None:
     experts = sorted({facts.n_experts for facts in found.layers})
     top_k = sorted({facts.top_k for facts in found.layers})
     cards = (
-        (f"{found.unit.capitalize()}s", f"{found.n_tokens:,}", "n_tokens"),
+        # Where the router decides once a prompt, prompts are what there is to count.
+        *([(f"{found.unit.capitalize()}s", f"{found.n_tokens:,}", "n_tokens")] if found.unit != "prompt" else []),
         ("Prompts", f"{found.n_prompts:,}", "n_prompts"),
         ("Tasks", f"{len(found.tasks):,}", "n_tasks"),
         ("MoE layers", f"{found.n_layers:,}", "n_layers"),
         ("Experts a layer", _span(experts), "n_experts"),
-        ("Selected a token", _span(top_k), "top_k"),
+        (f"Selected a {found.unit}", _span(top_k), "top_k"),
         ("On disk", bytes_in_words(found.disk_bytes) if found.disk_bytes is not None else "in memory", "disk_bytes"),
     )
     with st.container(horizontal=True, gap="small", key="numbers"):
