@@ -12,6 +12,9 @@ from figures.theme import INKS, SEQUENTIAL, Mode, diverging_scale
 
 __all__ = ["ColorScale", "add_hatch", "add_heatmap", "log2_scale", "outlines", "ratio_text", "smallest"]
 
+# Pixels from which a figure does not fit on a screen, and of its color bar then.
+_TALL, _BAR = 800, 420
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColorScale:
@@ -35,10 +38,17 @@ class ColorScale:
     texts: tuple[str, ...] = ()
     tick_format: str = ""
 
-    def layout(self, mode: Mode) -> dict[str, object]:
-        """As a `coloraxis` of a Plotly layout."""
+    def layout(self, mode: Mode, *, height: int = 0) -> dict[str, object]:
+        """As a `coloraxis` of a Plotly layout.
+
+        Args:
+            mode: light or dark.
+            height: of the figure in pixels; of a tall one the bar stands at the top, where the reader begins.
+        """
         bar: dict[str, object] = {"title": {"text": self.title, "side": "right"}, "thickness": 10, "outlinewidth": 0}
         bar |= {"ticks": "outside", "ticklen": 3, "tickfont": {"size": 11, "color": INKS[mode].muted}}
+        if height > _TALL:
+            bar |= {"lenmode": "pixels", "len": _BAR, "y": 1.0, "yanchor": "top"}
         if self.ticks:
             bar |= {"tickvals": list(self.ticks), "ticktext": list(self.texts)}
         elif self.tick_format:

@@ -147,7 +147,7 @@ def layer_expert_heatmap(
     shown = thinned(layers, most=_MOST_TICKS)
     ticks = thinned([str(number) for number in range(n_experts)], most=_MOST_TICKS)
     figure.update_layout(
-        coloraxis=scale.layout(mode),
+        coloraxis=scale.layout(mode, height=_height(len(layers))),
         shapes=outlines(picked, mode=mode),
         xaxis={
             "title": {"text": "expert" if order is None else "place in the order of the layer"},

@@ -88,7 +88,7 @@ def task_expert_heatmap(
         right = 1.0 - _TREE_WIDTH
         add_row_tree(figure, row_tree, left=right, mode=mode)
     figure.update_layout(
-        coloraxis=scale.layout(mode),
+        coloraxis=scale.layout(mode, height=_height(n_rows)),
         shapes=_shapes(cells, selected, blocks=blocks, mode=mode),
         xaxis=_columns_axis(cells, blocks=blocks)
         | {"domain": [_STRIP_WIDTH + 0.004, right - 0.003], "range": [-0.5, n_columns - 0.5]},

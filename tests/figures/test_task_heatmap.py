@@ -196,3 +196,12 @@ def test_a_strip_tells_what_the_experts_are_for():
     strips = {bar.name: list(bar.x) for bar in figure.data if bar.type == "bar" and bar.yaxis == "y4"}
     assert strips == {"maths": [0, 1], "code": [3]}
     assert figure.layout.yaxis4.domain[0] > figure.layout.yaxis.domain[1]
+
+
+@pytest.mark.parametrize(("n_rows", "length"), [(6, None), (160, 420)])
+def test_the_color_bar_of_a_tall_table_stands_at_its_top(n_rows: int, length: int | None):
+    table = table_of(np.ones((n_rows, 1, 3)))
+    figure = task_expert_heatmap(
+        cells_of(table, exists=exists_of(table)), scale=SCALE, value_text="%{z}", task_types={}
+    )
+    assert figure.layout.coloraxis.colorbar.len == length
