@@ -44,15 +44,18 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
             "Record it again with `--runners-up 1` or more.",
         )
     else:
-        _confidence(trace, within)
-        _ties(trace, selection, within)
-        _second(trace, selection, within)
+        with st.spinner("Reading margins …", show_time=True):
+            spread = cache.answer(trace, margins, within=within, by=None)
+        if not spread["n_tokens"].any():
+            empty("No token of this selection was routed.", "Clear a task, a prompt or a layer above.")
+        else:
+            _confidence(trace, within, spread)
+            _ties(trace, selection, within)
+            _second(trace, selection, within)
     adapter_panels(trace, selection)
 
 
-def _confidence(trace: RoutingTrace, within: Selection) -> None:
-    with st.spinner("Reading margins …", show_time=True):
-        spread = cache.answer(trace, margins, within=within, by=None)
+def _confidence(trace: RoutingTrace, within: Selection, spread: pd.DataFrame) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         panel(
