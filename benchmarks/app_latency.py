@@ -11,7 +11,8 @@ clicks around. The budget is a p95 of 500 ms for "again".
 
 A machine that does other things too is slower, and says so: each round begins with a rerun of a page that shows next
 to nothing, and the ratio to its median, taken in the same rounds, hardly depends on what else is going on. The load
-average stands at the head, and the processor's time beside the clock's.
+average stands at the head, and the processor's time beside the clock's: where only
+the clock's is beyond the budget and others had the processor meanwhile, nothing is decided.
 """
 
 from __future__ import annotations

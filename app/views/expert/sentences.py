@@ -22,14 +22,15 @@ def types_reading(special: xr.Dataset, *, layer: str, expert: int, over: str) ->
         over: what its groups are called in the plural.
     """
     row = special.sel(layer=layer, expert=expert)
-    called = row["significant"].astype(bool) & row["lift"].notnull()
+    # As arrays: a label looked up for each task of a long list takes as long as the rest of the page.
+    groups, lift = row["group"].values, row["lift"].to_numpy()
+    called = row["significant"].to_numpy().astype(bool) & ~np.isnan(lift)
     more: list[str] = []
     less: list[str] = []
-    for group in row["group"].values[np.argsort(-row["lift"].fillna(-99).to_numpy())]:
-        cell = row.sel(group=group)
-        if bool(called.sel(group=group)):
-            factor = times(float(np.exp2(cell["lift"])))
-            (more if float(cell["lift"]) > 0 else less).append(f"{escaped(str(group))} ({factor})")
+    for place in np.argsort(-np.nan_to_num(lift, nan=-99.0)):
+        if called[place]:
+            named = f"{escaped(str(groups[place]))} ({times(float(np.exp2(lift[place])))})"
+            (more if lift[place] > 0 else less).append(named)
     if not more and not less:
         return f"Beyond chance it serves no {over} more or less than the others."
     parts = [f"more {and_list(more, most=5)}"] if more else []
