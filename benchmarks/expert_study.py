@@ -41,13 +41,20 @@ def main() -> None:
 
 
 def correlation_table(trace: RoutingTrace, types: Sequence[str], *, seed: int) -> str:
-    """The experts that correlate best with each type over tasks, against the best of all experts in shuffled tasks."""
+    """The experts that go best with each type over tasks, against the best of all experts in shuffled tasks.
+
+    Where one is avoided more than any is used, it stands below them.
+    """
     over_tasks = feature_correlation(trace, seed=seed)
     over_prompts = specialization(trace, over="task_type", seed=seed)
     rows = []
     for kind in types:
         found = over_tasks.sel(feature=kind)
-        best = found["r"].to_series().dropna().sort_values(ascending=False, kind="stable").index[:N_BEST]
+        r = found["r"].to_series().dropna().sort_values(ascending=False, kind="stable")
+        best = list(r.index[:N_BEST])
+        # Of three experts a layer, to avoid one is to share the other two.
+        if -r.iloc[-1] > r.iloc[0]:
+            best.append(r.index[-1])
         rows += [_correlation_row(kind, str(layer), int(expert), found, over_prompts) for layer, expert in best]
     return _markdown(f"r over {len(trace.tasks)} tasks, {trace.n_prompts} prompts", pd.DataFrame(rows))
 
