@@ -95,7 +95,7 @@ def test_arrays_are_no_options():
 
 def test_definitions_come_from_the_one_document():
     known = definitions()
-    for heading, text in known.items():
-        assert text.startswith("**")
-        assert definition_of(heading) == text
+    for heading, section in known.items():
+        assert section.text.startswith("**")
+        assert definition_of(heading) == section
     assert definition_of("there is no such metric") is None
