@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from app import cache, choices, sentences, state
 from app.chips import selection_chips, selection_tools
@@ -38,6 +39,9 @@ def main() -> None:
         page_title="RouteScope", page_icon=str(_HERE / "icon.png"), layout="wide", initial_sidebar_state=230
     )
     st.html(_HERE / "shell.css")
+    context = get_script_run_ctx()
+    if context is not None and context.is_history_navigation:
+        state.went()
     pages = {
         view.url: st.Page(
             partial(_show, view),
@@ -70,7 +74,7 @@ def main() -> None:
                 if not group:
                     st.page_link(recordings, query_params=state.link_query(), width="stretch")
         guide(tour(), KEYS)
-        page_watch(mode(), on_went=state.went)
+        page_watch(mode(), page=chosen.url_path, on_went=state.went)
     chosen.run()
 
 

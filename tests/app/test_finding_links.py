@@ -7,6 +7,7 @@ import pytest
 
 from analysis.findings import Finding, findings
 from app import slow_answers
+from app.recordings.home import PAGE
 from app.sentences import percent, times
 from app.view_list import VIEWS
 from routing import RoutingTrace, save_trace
@@ -89,7 +90,7 @@ def test_the_figure_of_a_finding_is_seen_where_its_link_leads(open_app, tmp_path
 
 def test_links_lead_to_views_that_there_are(open_app):
     page = open_app("overview", {"run": "skewed", "part": "controls", "over": "task_type"})
-    known = {view.url for view in VIEWS}
+    known = {view.url for view in VIEWS} | {PAGE}
     links = [link.proto for link in page.get("page_link")]
     assert {link.page for link in links} <= known | {""}
     to_tasks = [link.query_string for link in links if link.page == "tasks" and "serves" in link.label]

@@ -240,7 +240,8 @@ def test_a_dropped_file_is_recorded_from_the_page_and_keeps_what_it_had_when_kil
     content = "".join(json.dumps(row) + "\n" for row in rows).encode()
     test = test.file_uploader(key="record_files").set_value([("asked.jsonl", content, "application/json")]).run()
     test = until(test, lambda test: "Record" in labels(test))
-    memory = float(numbers(test)["In memory, about"].split()[0]) * 1e6
+    said, unit = numbers(test)["In memory, about"].split()
+    memory = float(said) * {"MB": 1e6, "GB": 1e9}[unit]
     test = test.text_input(key="record_name_tiny_0").set_value("many").run()
     test = test.button(key="record_start").click().run()
     test = until(test, lambda test: "Load of each expert so far" in text_of(test))

@@ -59,6 +59,23 @@ def test_what_is_selected_travels_to_the_other_views_and_back(app):
     expect(page.get_by_role("button", name=re.compile("L02·E5"))).to_have_count(0)
 
 
+def test_back_and_forward_lead_to_the_views_that_were_seen(app):
+    page = app.open("load")
+    seen = expect(page.get_by_role("heading", level=1))
+    seen.to_have_text("Who does the work, where is it unbalanced, and for which tasks?")
+    page.get_by_role("link", name="Tasks").click()
+    seen.to_have_text("Which experts serve which tasks?")
+    page.get_by_role("link", name="Unselected").click()
+    seen.to_have_text("What did the router almost do?")
+    page.go_back()
+    seen.to_have_text("Which experts serve which tasks?")
+    page.go_back()
+    seen.to_have_text("Who does the work, where is it unbalanced, and for which tasks?")
+    page.go_forward()
+    seen.to_have_text("Which experts serve which tasks?")
+    expect(page).to_have_url(re.compile("/tasks"))
+
+
 def test_quick_clicks_on_a_filter_are_all_counted(app):
     page = app.open("load")
     page.get_by_role("button", name=re.compile("Tasks · all 6")).click()
