@@ -59,6 +59,16 @@ def test_what_is_selected_travels_to_the_other_views_and_back(app):
     expect(page.get_by_role("button", name=re.compile("L02·E5"))).to_have_count(0)
 
 
+def test_what_is_selected_stays_in_sight_while_the_page_scrolls(app):
+    page = app.open("load", experts="L02.E5")
+    chip = page.get_by_role("button", name=re.compile("L02·E5"))
+    expect(chip).to_be_in_viewport()
+    expect(page.get_by_role("heading", name="How even each layer is")).to_be_visible()
+    scrolled = page.locator("[data-testid=stMain]").evaluate("main => { main.scrollTo(0, 400); return main.scrollTop }")
+    assert scrolled > 200
+    expect(chip).to_be_in_viewport()
+
+
 def test_back_and_forward_lead_to_the_views_that_were_seen(app):
     page = app.open("load")
     seen = expect(page.get_by_role("heading", level=1))
