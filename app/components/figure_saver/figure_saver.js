@@ -3,25 +3,36 @@
 // pressed. The chart is found by the class that Streamlit gives to a keyed element; one browser test stands on both.
 
 const FORMATS = ["png", "svg"];
+const PATIENCE_MS = 10000;
+const WAIT_MS = 100;
 const NAMES = { png: "PNG, three times the screen's resolution", svg: "SVG, for papers and slides" };
 
 function cameraOf(chart) {
   return [...chart.querySelectorAll(".modebar-btn")].find((button) => /^Download plot/.test(button.dataset.title ?? ""));
 }
 
-function save(target, format, problem) {
+// The page can be ready before a chart on it is drawn, and Plotly refuses a second picture while it makes one.
+function whenReady(target, problem, press, left = PATIENCE_MS) {
   const chart = document.querySelector(`.st-key-${CSS.escape(target)} .js-plotly-plot`);
   const camera = chart && cameraOf(chart);
-  if (!camera) {
+  if (camera && !chart._snapshotInProgress) {
+    problem.textContent = "";
+    press(chart, camera);
+  } else if (left > 0) {
+    setTimeout(() => whenReady(target, problem, press, left - WAIT_MS), WAIT_MS);
+  } else {
     problem.textContent = "The figure is not drawn yet; try again in a moment.";
-    return;
   }
-  problem.textContent = "";
-  const options = chart._context.toImageButtonOptions;
-  const before = { ...options };
-  Object.assign(options, { format, scale: format === "png" ? 3 : 1, filename: target });
-  camera.click();
-  Object.assign(options, before);
+}
+
+function save(target, format, problem) {
+  whenReady(target, problem, (chart, camera) => {
+    const options = chart._context.toImageButtonOptions;
+    const before = { ...options };
+    Object.assign(options, { format, scale: format === "png" ? 3 : 1, filename: target });
+    camera.click();
+    Object.assign(options, before);
+  });
 }
 
 export default function ({ parentElement, data }) {
