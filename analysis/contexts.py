@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from analysis.one_expert import rank_of_expert
 from analysis.scan import require_tokens
 from routing.chunks import Chunk
 from routing.errors import SelectionError
@@ -85,8 +86,7 @@ def expert_contexts(
         prompt = chunk.prompt[here]
         n_P += np.bincount(prompt, minlength=trace.n_prompts)
         # The first of each prompt in this chunk, then the better of it and what earlier chunks had.
-        first = np.lexsort((here, key, prompt))
-        first = first[np.concatenate([[True], np.diff(prompt[first]) > 0])]
+        first = _first_of_each(prompt, key)
         better = first[key[first] < best_P[prompt[first]]]
         at = prompt[better]
         best_P[at], row_P[at] = key[better], chunk.start + here[better]
@@ -99,10 +99,9 @@ def expert_contexts(
         found = found[np.argsort(-value_P[found], kind="stable")]
     table = _described(trace, found, row_P[found])
     table = table.assign(rank=rank_P[found], value=value_P[found], n_tokens=n_P[found])
-    windows = [
-        _window(trace, int(row), number=number, expert=expert, ranks=ranks, source=source, around=(n_before, n_after))
-        for row in row_P[found]
-    ]
+    windows = _windows(
+        trace, row_P[found], number=number, expert=expert, ranks=ranks, source=source, around=(n_before, n_after)
+    )
     for place, name in enumerate(("at", "pieces", "values")):
         table[name] = [window[place] for window in windows]
     table.attrs["unit"] = {"value": "weight" if source == "weights" else "selection score", "n_tokens": "tokens"}
@@ -118,12 +117,25 @@ def _firing(
     chunk: Chunk, number: int, *, expert: int, ranks: slice, source: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the chunk that choose the expert, with what value and at which rank."""
-    assert chunk.experts is not None
-    here, column = np.nonzero(chunk.experts[:, number, ranks] == expert)
-    values = getattr(chunk, source)
+    rank = rank_of_expert(chunk, number=number, expert=expert, ranks=ranks)
+    here = np.flatnonzero(rank >= 0)
+    rank, values = rank[here], getattr(chunk, source)
     if values is None:
-        return here, np.full(len(here), np.nan, np.float32), column + ranks.start
-    return here, values[here, number, column + ranks.start].astype(np.float32), column + ranks.start
+        return here, np.full(len(here), np.nan, np.float32), rank
+    return here, values[here, number, rank].astype(np.float32), rank
+
+
+def _first_of_each(prompt: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Place of the smallest key of each prompt, the earliest of equal ones, by prompt."""
+    # Nothing is sorted but prompts, and these lie in order as a rule.
+    in_order = bool((prompt[1:] >= prompt[:-1]).all())
+    place = np.arange(len(prompt)) if in_order else np.argsort(prompt, kind="stable")
+    prompt, key = prompt[place], key[place]
+    start = np.flatnonzero(np.concatenate([[True], prompt[1:] != prompt[:-1]]))
+    run = np.repeat(np.arange(len(start)), np.diff(np.append(start, len(prompt))))
+    smallest = np.flatnonzero(key == np.minimum.reduceat(key, start)[run])
+    first: np.ndarray = place[smallest[np.concatenate([[True], np.diff(run[smallest]) > 0])]]
+    return first
 
 
 def _key(order: str, *, value: np.ndarray, near: float | None, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -159,26 +171,45 @@ def _described(trace: RoutingTrace, prompts: np.ndarray, rows: np.ndarray) -> pd
     )
 
 
-def _window(
-    trace: RoutingTrace, row: int, *, number: int, expert: int, ranks: slice, source: str, around: tuple[int, int]
-) -> tuple[int, tuple[str, ...], tuple[float, ...]]:
-    """Place of the row in its window, the window's pieces, and the value of each place."""
-    rows = np.arange(max(0, row - around[0]), min(trace.n_tokens, row + around[1] + 1))
-    prompt, stack = _taken(trace, "prompt", rows), _taken(trace, "stack", rows)
-    at = row - rows[0]
-    rows = rows[(prompt == prompt[at]) & (stack == stack[at])]
-    ids = _taken(trace, "token_id", rows)
-    known = trace.vocabulary.reindex(ids).to_numpy(dtype=object)
-    pieces = tuple(f"[{token}]" if pd.isna(piece) else str(piece) for token, piece in zip(ids, known, strict=True))
-    experts_WR = _taken(trace, "experts", rows)[:, number, ranks]
+def _windows(
+    trace: RoutingTrace,
+    centers: np.ndarray,
+    *,
+    number: int,
+    expert: int,
+    ranks: slice,
+    source: str,
+    around: tuple[int, int],
+) -> list[tuple[int, tuple[str, ...], tuple[float, ...]]]:
+    """Of each row, its place in its window, the window's pieces, and the value of each place."""
+    if not len(centers):
+        return []
+    spans = [np.arange(max(0, row - around[0]), min(trace.n_tokens, row + around[1] + 1)) for row in centers.tolist()]
+    window_W = np.repeat(np.arange(len(spans)), [len(span) for span in spans])
+    # All windows are read at once: a look at the disk and at the vocabulary each would take longer than the search.
+    row_W = np.concatenate(spans)
+    own_W = np.ones(len(row_W), dtype=bool)
+    for name in ("prompt", "stack"):
+        of_token_W = _taken(trace, name, row_W)
+        own_W &= of_token_W == of_token_W[row_W == centers[window_W]][window_W]
+    row_W, window_W = row_W[own_W], window_W[own_W]
+    id_W = _taken(trace, "token_id", row_W)
+    known = trace.vocabulary.reindex(id_W).to_numpy(dtype=object)
+    pieces = [f"[{token}]" if pd.isna(piece) else str(piece) for token, piece in zip(id_W, known, strict=True)]
+    fires_WR = _taken(trace, "experts", row_W)[:, number, ranks] == expert
     held = trace.storage.rows(source)
     if held is None:
-        values_WR = np.ones(experts_WR.shape, np.float32)
+        values_WR = np.ones(fires_WR.shape, np.float32)
     else:
-        values_WR = held.take(rows)[:, number, ranks].astype(np.float32)
-    fires_WR = experts_WR == expert
-    values = np.where(fires_WR.any(axis=1), np.where(fires_WR, values_WR, 0).sum(axis=1), np.nan)
-    return int(np.flatnonzero(rows == row)[0]), pieces, tuple(float(each) for each in values)
+        values_WR = held.take(row_W)[:, number, ranks].astype(np.float32)
+    value_W = np.where(fires_WR.any(axis=1), np.where(fires_WR, values_WR, 0).sum(axis=1), np.nan).tolist()
+    ends = np.cumsum(np.bincount(window_W, minlength=len(spans))).tolist()
+    starts = [0, *ends[:-1]]
+    at = (np.flatnonzero(row_W == centers[window_W]) - np.array(starts)).tolist()
+    return [
+        (place, tuple(pieces[start:end]), tuple(value_W[start:end]))
+        for place, start, end in zip(at, starts, ends, strict=True)
+    ]
 
 
 def _taken(trace: RoutingTrace, name: str, rows: np.ndarray) -> np.ndarray:

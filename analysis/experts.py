@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.counts import assignment_counts, routed_tokens
 from analysis.measure import ONE, about, fixed_weights, measure_of, rate_unit, share_unit
+from analysis.one_expert import NOT_ROUTED, rank_of_expert
 from analysis.rates import decided_by_task
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
@@ -117,21 +118,18 @@ def _scan(trace: RoutingTrace, *, number: int, expert: int) -> _Scan:
     chosen_P = np.zeros(trace.n_prompts)
     seen_V, chosen_V = np.zeros(0, dtype=np.int64), np.zeros(0)
     for chunk in trace.chunks(fields=("experts", "weights") if weighing else ("experts",)):
-        if chunk.experts is None:
-            continue
-        selected = chunk.experts[:, number, :top_k]
-        routed = selected[:, 0] != trace.absent
-        is_it = selected == expert
+        rank = rank_of_expert(chunk, number=number, expert=expert, ranks=slice(0, top_k))
+        routed = rank != NOT_ROUTED
+        here = np.flatnonzero(rank >= 0)
+        amount = np.ones(len(here))
         if weighing:
             assert chunk.weights is not None
-            amount = (fixed_weights(chunk.weights[:, number, :top_k]) * is_it).sum(axis=1) / ONE
-        else:
-            amount = is_it.any(axis=1).astype(float)
+            amount = fixed_weights(chunk.weights[here, number, rank[here]]) / ONE
         tokens_P += np.bincount(chunk.prompt[routed], minlength=trace.n_prompts)
-        chosen_P += np.bincount(chunk.prompt, weights=amount, minlength=trace.n_prompts)
-        known = chunk.token_id >= 0
-        seen_V = _added(seen_V, np.bincount(chunk.token_id[routed & known]))
-        chosen_V = _added(chosen_V, np.bincount(chunk.token_id[known], weights=amount[known]))
+        chosen_P += np.bincount(chunk.prompt[here], weights=amount, minlength=trace.n_prompts)
+        seen_V = _added(seen_V, np.bincount(chunk.token_id[routed & (chunk.token_id >= 0)]))
+        known = chunk.token_id[here] >= 0
+        chosen_V = _added(chosen_V, np.bincount(chunk.token_id[here][known], weights=amount[known]))
     chosen_V = _added(chosen_V, seen_V * 0.0)
     if not weighing:
         chosen_P, chosen_V = chosen_P.astype(np.int64), chosen_V.astype(np.int64)
@@ -194,12 +192,15 @@ def _bootstrap(
     low, high = np.full(len(trace.tasks), np.nan), np.full(len(trace.tasks), np.nan)
     rng = np.random.default_rng(seed)
     repeated = decided_by_task(trace)
+    means: dict[int, np.ndarray] = {}
     for task in range(len(trace.tasks)):
         rates = rate_P[(trace.task_of_prompt == task) & np.isfinite(rate_P)]
         if len(rates) < 2 or not n_bootstrap or repeated:
             continue
-        means_B = rng.choice(rates, size=(n_bootstrap, len(rates))).mean(axis=1)
-        low[task], high[task] = np.quantile(means_B, [0.025, 0.975])
+        means[task] = rng.choice(rates, size=(n_bootstrap, len(rates))).mean(axis=1)
+    if means:
+        # One call for all tasks: most of what a quantile of so few costs is the call.
+        low[list(means)], high[list(means)] = np.quantile(np.stack(list(means.values())), [0.025, 0.975], axis=1)
     return low, high
 
 

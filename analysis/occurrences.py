@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.one_expert import NOT_ROUTED, rank_of_expert
 from analysis.scan import require_tokens
 from routing.errors import SelectionError
 from routing.trace import RoutingTrace
@@ -68,10 +69,9 @@ def expert_occurrences(trace: RoutingTrace, *, layer: str, expert: int) -> pd.Da
     top_k = trace.layer_facts[number].top_k
     chosen_P, routed_P = (np.zeros(trace.n_prompts, dtype=np.int64) for _ in range(2))
     for chunk in trace.chunks(fields=("experts",)):
-        assert chunk.experts is not None
-        selected = chunk.experts[:, number, :top_k]
-        chosen_P += np.bincount(chunk.prompt[(selected == expert).any(axis=1)], minlength=trace.n_prompts)
-        routed_P += np.bincount(chunk.prompt[selected[:, 0] != trace.absent], minlength=trace.n_prompts)
+        rank = rank_of_expert(chunk, number=number, expert=expert, ranks=slice(0, top_k))
+        chosen_P += np.bincount(chunk.prompt[rank >= 0], minlength=trace.n_prompts)
+        routed_P += np.bincount(chunk.prompt[rank != NOT_ROUTED], minlength=trace.n_prompts)
     rows = pd.RangeIndex(trace.n_prompts, name="prompt")
     frame = pd.DataFrame({"n_chosen": chosen_P, "n_routed": routed_P}, index=rows)
     frame.attrs["unit"] = {"n_chosen": "tokens", "n_routed": "tokens"}

@@ -78,7 +78,9 @@ def runner_up_matrix(trace: RoutingTrace, *, layer: str, fdr: float = 0.05) -> x
         {name: (dims, values, {"unit": unit}) for name, (values, unit) in tables.items()},
         coords={"expert": experts, "runner_up": experts},
     )
-    found.attrs.update(layer=layer, n_tokens=len(prompt_T), n_prompts=len(np.unique(prompt_T)), fdr=fdr)
+    found.attrs.update(
+        layer=layer, n_tokens=len(prompt_T), n_prompts=int(np.count_nonzero(np.bincount(prompt_T))), fdr=fdr
+    )
     return found
 
 
@@ -174,13 +176,16 @@ def _require_runner_up(trace: RoutingTrace, top_k: int) -> None:
 def _choices(trace: RoutingTrace, layer: str, *, facts: LayerFacts) -> tuple[np.ndarray, np.ndarray]:
     """(T, K + 1) selected experts with the first runner-up, and (T) prompt, of the tokens that have both."""
     _require_runner_up(trace, facts.top_k)
+    # Compiling costs a second, so it is not paid by who only imports this room.
+    from analysis.expert_kernels import kept_ranks
+    from analysis.kernels import frozen
+
     place = trace.layers.index(layer)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     for chunk in trace.chunks(fields=("experts",)):
         assert chunk.experts is not None
-        ranks = chunk.experts[:, place, : facts.top_k + 1]
-        there = (ranks < facts.n_experts).all(axis=1)
-        parts.append((ranks[there], chunk.prompt[there]))
+        ranks, there = kept_ranks(frozen(chunk.experts), place, facts.top_k + 1, facts.n_experts)
+        parts.append((ranks, chunk.prompt[there]))
     if not parts:
         return np.zeros((0, facts.top_k + 1), np.uint8), np.zeros(0, np.int32)
     ranks_TR, prompt_T = (np.concatenate(each) for each in zip(*parts, strict=True))

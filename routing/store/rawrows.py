@@ -1,9 +1,10 @@
-"""Rows of an uncompressed array: mapped for scans, read one by one for single tokens."""
+"""Rows of an uncompressed array: mapped for scans, read run by run for single tokens and their neighbours."""
 
 from __future__ import annotations
 
 import os
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from routing.store.storedrows import StoredMetadata, StoredRows
 
 __all__ = ["RawRows"]
 
-N_ROWS_BY_PREAD = 64  # mapped look-ups drag in megabytes around each row
+N_RUNS_BY_PREAD = 64  # mapped look-ups drag in megabytes around each row
 
 
 class RawRows(StoredRows):
@@ -41,25 +42,31 @@ class RawRows(StoredRows):
         return self._maps[number]
 
     def _taken(self, rows: np.ndarray) -> np.ndarray:
-        if len(rows) > N_ROWS_BY_PREAD:
+        # Rows that follow one another within a chunk lie side by side in its file.
+        number = rows // self.metadata.chunk_rows
+        ends = np.flatnonzero((np.diff(rows) != 1) | (np.diff(number) != 0)) + 1
+        if len(ends) >= N_RUNS_BY_PREAD:
             return super()._taken(rows)
         values = np.empty((len(rows), *self.metadata.tail), dtype=self.metadata.dtype)
-        for place, row in enumerate(rows):
-            values[place] = self._pread(*divmod(int(row), self.metadata.chunk_rows))
+        bounds = [0, *ends.tolist(), len(rows)]
+        for start, end in pairwise(bounds):
+            if end > start:
+                first = int(rows[start]) - int(number[start]) * self.metadata.chunk_rows
+                values[start:end] = self._pread(int(number[start]), first, n_rows=end - start)
         return values
 
     def _rows_in(self, number: int) -> int:
         return min(self.metadata.chunk_rows, self._n_rows - number * self.metadata.chunk_rows)
 
-    def _pread(self, number: int, row: int) -> np.ndarray:
+    def _pread(self, number: int, first: int, *, n_rows: int) -> np.ndarray:
         path, row_bytes = self.metadata.chunk_path(number), self.metadata.row_bytes
         self._require_bytes(path, self._rows_in(number) * row_bytes)
         fd = os.open(path, os.O_RDONLY)
         try:
-            content = os.pread(fd, row_bytes, row * row_bytes)
+            content = os.pread(fd, n_rows * row_bytes, first * row_bytes)
         finally:
             os.close(fd)
-        return np.frombuffer(content, dtype=self.metadata.dtype).reshape(self.metadata.tail)
+        return np.frombuffer(content, dtype=self.metadata.dtype).reshape(n_rows, *self.metadata.tail)
 
     def _require_bytes(self, path: Path, n_bytes: int) -> None:
         try:

@@ -71,6 +71,18 @@ def test_a_single_token_is_read_without_the_rest(tmp_path):
         stored.experts.isel(token=100).load()
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [[], [99], range(12, 40), [3, 4, 5, 4, 3], [14, 15, 16, 17, 2, 2, 3, 99, 98], range(99, -1, -1), [-1, 0, 1, -2]],
+    ids=str,
+)
+def test_runs_of_rows_come_in_the_order_asked_for(tmp_path, rows):
+    trace = random_trace(seed=0, n_tokens=100)
+    stored = open_trace(save_trace(trace, tmp_path / "run", chunk_tokens=16))
+    held = stored.storage.rows("experts")
+    np.testing.assert_array_equal(held.take(np.array(rows, dtype=int)), trace.experts.values[list(rows)])
+
+
 def test_scans_read_views_of_the_mapped_file(tmp_path):
     stored = open_trace(save_trace(random_trace(seed=0, n_tokens=100), tmp_path / "run"))
     chunk = next(iter(stored.chunks()))
