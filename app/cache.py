@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,9 +20,11 @@ import pandas as pd
 import streamlit as st
 import xarray as xr
 
+from app import status
 from app.jobs import Jobs
 from app.recordings.kept import Recordings
 from app.runs import Run, find_runs, places
+from app.status_sentences import computing
 from app.tries.warm import WarmModels
 from routing import RoutingTrace, Selection
 
@@ -107,7 +110,8 @@ def trace_of(run: Run) -> RoutingTrace:
     Raises:
         TraceError: the folder holds no trace that we can read.
     """
-    return _opened(TraceKey(run.path, run.stamp))
+    with status.doing(f"Opening {run.name}"):
+        return _opened(TraceKey(run.path, run.stamp))
 
 
 def answer(
@@ -127,14 +131,16 @@ def answer(
         beside: of what the function reads beside the trace, something that changes with it.
         options: keyword arguments, hashable.
     """
-    return _asked({"": trace}, _question(function, {"": trace}, within, options, beside))
+    with status.doing(partial(computing, function, (trace,), is_whole=within is None)):
+        return _asked({"": trace}, _question(function, {"": trace}, within, options, beside))
 
 
 def answer_over(
     traces: Mapping[str, RoutingTrace], function: Callable[..., T], *, beside: Hashable = (), **options: Any
 ) -> T:
     """As `answer`, for a function whose first argument maps names to traces."""
-    return _asked(traces, _question(function, traces, None, options, beside))
+    with status.doing(partial(computing, function, tuple(traces.values()), is_whole=True)):
+        return _asked(traces, _question(function, traces, None, options, beside))
 
 
 def _asked(traces: Mapping[str, RoutingTrace], question: Question) -> Any:

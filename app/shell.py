@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from app import cache, choices, sentences, state
+from app import cache, choices, sentences, state, status
 from app.chips import selection_chips, selection_tools
 from app.components.guide import guide
 from app.components.page_watch import page_watch
@@ -75,7 +75,8 @@ def main() -> None:
                     st.page_link(recordings, query_params=state.link_query(), width="stretch")
         guide(tour(), KEYS)
         page_watch(mode(), page=chosen.url_path, on_went=state.went)
-    chosen.run()
+    with status.told():
+        chosen.run()
 
 
 def _show(view: View) -> None:

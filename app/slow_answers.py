@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import cache
+from app import cache, status
 from app.jobs import Job, Jobs
 from routing import RoutingTrace, Selection
 
@@ -50,13 +50,15 @@ def tables(
         options: keyword arguments, as JSON can write them.
     """
     if not slow or trace.path is None:
-        return cache.answer(trace, function, within=within, **options)
+        with status.doing(what):
+            return cache.answer(trace, function, within=within, **options)
     found = tables_or_job(trace, function, jobs=cache.jobs(), within=within, **options)
     if not isinstance(found, Job):
         return found
     if found.state == "failed":
         st.error(f"{what}: this ended with an error.\n\n```\n{found.message}\n```")
     else:
+        status.waiting_for(what)
         _wait(trace, function, what, within, options)
     return None
 

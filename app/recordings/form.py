@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import cache, sentences
+from app import cache, sentences, status
 from app.commands.terminal import bytes_in_words
 from app.recordings import dropped
 from app.recordings import record_sentences as words
@@ -175,6 +175,7 @@ def _looked(asked: _Asked) -> Looking | None:
         return None
     key, looking = ask(asked.model, asked.sources, **given)
     if not looking.is_over:
+        status.waiting_for("Laying out the model and counting the tokens of the tasks")
         _wait(asked)
         return None
     if looking.problem:

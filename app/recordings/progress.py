@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache, sentences
+from app import cache, sentences, status
 from app.panel import definitions_popover, mode
 from app.recordings.kept import Standing
 from app.recordings.live import live_of
@@ -30,6 +30,7 @@ def watch(name: str) -> None:
     Args:
         name: of the run that it makes.
     """
+    status.waiting_for(f"{name} is being recorded")
     _progress(name)
     _live_load(name)
 

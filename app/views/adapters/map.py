@@ -10,7 +10,7 @@ import streamlit as st
 
 from analysis.maps import routing_map
 from analysis.projection import Projection
-from app import cache, state
+from app import cache, state, status
 from app.components.plot_bridge import row_of
 from app.jobs import Job
 from app.panel import Brush, mode, panel
@@ -55,6 +55,7 @@ def laid_out_or_waiting(
         if found.state == "failed":
             st.error(f"UMAP ended with an error; these are principal components.\n\n```\n{found.message}\n```")
         else:
+            status.waiting_for("UMAP is being computed")
             _wait(made)
     return meanwhile()
 

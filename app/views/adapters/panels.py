@@ -151,8 +151,7 @@ def _likeness(trace: RoutingTrace, selection: Selection) -> None:
                 table=lambda values=values: pd.DataFrame(values, columns=names).assign(expert=names),  # type: ignore[misc]
             )
     if sum(name in tables for name in _KINDS) > 1:
-        with st.spinner("Comparing the tables …"):
-            relations = cache.answer(trace, expert_relations)
+        relations = cache.answer(trace, expert_relations)
         st.markdown(told.of_relations(relations, layer=layer))
     elif trace.adapters is None:
         st.caption("Runs of HyperMoE have embeddings and adapters of experts beside their weights.")
@@ -169,8 +168,7 @@ def _similarity_rows(tables: xr.Dataset) -> pd.DataFrame:
 
 def ratio_panel(trace: RoutingTrace, *, by: str, key: str) -> None:
     """Draw how much adapters add, by site and expert or task."""
-    with st.spinner("Reading what adapters add …", show_time=True):
-        table = cache.answer(trace, adapter_ratios, by=by)
+    table = cache.answer(trace, adapter_ratios, by=by)
     if table.empty:
         empty("No adapter was applied in this run.", "Record prompts of the tasks that the model knows.")
         return

@@ -108,8 +108,7 @@ def _instances(trace: RoutingTrace, selection: Selection) -> None:
             choices.choose("Color by", tuple(_HUES), name="hue", shown=_HUES.__getitem__)
             choices.choose("Layout", tuple(LAYOUTS), name="layout", shown=LAYOUTS.__getitem__)
 
-    with st.spinner("Asking whether tasks lie apart …"):
-        grouping = cache.answer(trace, instance_grouping)
+    grouping = cache.answer(trace, instance_grouping)
     n_prototypes = int((points["kind"] == "prototype").sum())
     map_panel(
         f"{len(points) - n_prototypes:,} prompts and {n_prototypes} prototypes by their vectors",

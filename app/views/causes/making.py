@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, choices
+from app import cache, choices, status
 from app.sentences import count, escaped
 from app.studies.asked import KnockOutRequest, Standing, standing_of, start, why_not
 from routing import RoutingTrace, Selection, expert_name
@@ -34,6 +34,7 @@ def watched(trace: RoutingTrace) -> bool:
             with st.expander("What it wrote last"):
                 st.code(standing.job.message, language=None)
         return False
+    status.waiting_for("The study is being made")
     _watch(trace)
     return True
 

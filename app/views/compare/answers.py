@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from app import cache
+from app import cache, status
 from app.jobs import Job, Jobs
 from app.sentences import escaped
 from app.views.compare import pairing as comparing
@@ -81,6 +81,7 @@ def answers(pair: tuple[RoutingTrace, RoutingTrace], selection: Selection, found
     if tables.state == "failed":
         st.error(f"The comparison ended with an error: {escaped(tables.message)}")
     else:
+        status.waiting_for("The two runs are being compared")
         _wait(pair, selection)
     return None
 

@@ -60,9 +60,8 @@ def routing_panels(sides: Sides) -> bool:
             definitions=("saturation",),
         )
         return bool((table["saturation"] < 1 - 1e-3).any())
-    with st.spinner("Comparing the routing of every token …", show_time=True):
-        changed = sides.ask(comparing.layer_churn)
-        kept = sides.ask(comparing.kept_by_rank)
+    changed = sides.ask(comparing.layer_churn)
+    kept = sides.ask(comparing.kept_by_rank)
     if not changed["any_changed"].any():
         st.markdown(told.of_churn(changed, names=sides.names, unit=sides.trace.unit))
         return False
@@ -91,8 +90,7 @@ def routing_panels(sides: Sides) -> bool:
 
 def use_panel(sides: Sides) -> None:
     """Draw which experts the same prompts use more, or less."""
-    with st.spinner("Comparing the use of every expert …", show_time=True):
-        table = sides.ask(comparing.changes_of_use)
+    table = sides.ask(comparing.changes_of_use)
     shown = table.head(_SHOWN)
 
     def clicked(click: Click) -> None:
@@ -152,8 +150,7 @@ def score_panel(sides: Sides) -> None:
 
 def distance_panel(sides: Sides) -> None:
     """Draw how far the loads of two runs of different tokens are apart."""
-    with st.spinner("Comparing loads …", show_time=True):
-        table = sides.ask(comparing.distances)
+    table = sides.ask(comparing.distances)
     panel(
         "How differently the layers are loaded",
         interval_dots(
@@ -179,8 +176,7 @@ def information_panels(sides: Sides) -> None:
             with column:
                 _information_alone(name, trace)
         return
-    with st.spinner("Asking what experts tell about tasks …", show_time=True):
-        table = sides.ask(comparing.information)
+    table = sides.ask(comparing.information)
     if table[["share", "share_control"]].isna().all(axis=None):
         st.markdown("#### What experts tell about the task")
         empty(told.of_information(table, names=sides.names, untrained=sides.untrained), "Clear a task above.")

@@ -33,8 +33,7 @@ _LONGEST = 14
 
 def prompt_panels(sides: Sides) -> None:
     """Draw the table of prompts, the most changed first, and the tokens of the one that is looked at."""
-    with st.spinner("Comparing prompts …", show_time=True):
-        table = sides.ask(comparing.changes_of_prompts)
+    table = sides.ask(comparing.changes_of_prompts)
     offered = [str(each) for each in table.index[:_MOST_ROWS]]
     focus = sides.selection.focus
     prompt = focus.prompt if focus is not None and focus.prompt in table.index else offered[0]

@@ -79,14 +79,13 @@ def _compare(trace: RoutingTrace, selection: Selection, *, run: Run | None, othe
         for step, name in zip(steps, ("this run", other.name), strict=True)
     ]
     pair, names = ((trace, there), names) if is_first else ((there, trace), names[::-1])
-    with st.spinner("Looking at what the two runs have in common …", show_time=True):
-        found = cache.answer_over(
-            dict(zip(("before", "after"), pair, strict=True)),
-            comparing.comparison,
-            tasks=selection.tasks,
-            prompts=selection.prompts,
-            layers=selection.layers,
-        )
+    found = cache.answer_over(
+        dict(zip(("before", "after"), pair, strict=True)),
+        comparing.comparison,
+        tasks=selection.tasks,
+        prompts=selection.prompts,
+        layers=selection.layers,
+    )
     counts = "counts" in (trace.level, there.level)
     ground = told.of_ground(
         found, names=(names[0], names[1]), n_layers=(pair[0].n_layers, pair[1].n_layers), counts=counts

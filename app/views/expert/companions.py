@@ -40,8 +40,7 @@ def companion_panels(trace: RoutingTrace, *, layer: str, expert: int) -> None:
                 "Works together with", "Each token of this layer selects one expert or all, so none works with another."
             )
         else:
-            with st.spinner("Counting pairs of experts …", show_time=True):
-                pairs = cache.answer(trace, coactivation).sel(layer=layer, expert=expert)
+            pairs = cache.answer(trace, coactivation).sel(layer=layer, expert=expert)
             found = _table(trace, pairs, layer=layer, share="rate", dim="other")
             _panel(
                 trace, "Works together with", found, name=name, what="go with", key="together", source="coactivation"
@@ -50,8 +49,7 @@ def companion_panels(trace: RoutingTrace, *, layer: str, expert: int) -> None:
         with stands_in:
             _none("Who would take its place", "This run holds no runners-up: record it with `--runners-up 4`.")
         return
-    with st.spinner("Reading runners-up …", show_time=True):
-        matrix = cache.answer(trace, runner_up_matrix, layer=layer)
+    matrix = cache.answer(trace, runner_up_matrix, layer=layer)
     with stands_in:
         found = _table(trace, matrix.sel(expert=expert), layer=layer, share="share", dim="runner_up")
         _panel(

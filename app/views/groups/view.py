@@ -43,14 +43,13 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     one, other = made.get("A") or made["B"], made.get("B") if "A" in made else None
     within = choices.chosen("compared", _WITHIN)
     try:
-        with st.spinner("Comparing the groups …", show_time=True):
-            table = cache.answer(
-                trace,
-                group_differences,
-                one=_query(one),
-                other=None if other is None else _query(other),
-                within_task=within == _WITHIN[1],
-            )
+        table = cache.answer(
+            trace,
+            group_differences,
+            one=_query(one),
+            other=None if other is None else _query(other),
+            within_task=within == _WITHIN[1],
+        )
     except SelectionError as error:
         st.warning(escaped(str(error)), icon=":material/rule:")
         _controls()

@@ -12,7 +12,7 @@ import streamlit as st
 
 from analysis.reading import prompt_tokens
 from analysis.token_places import TokenPlaces
-from app import cache, slow_answers, state
+from app import cache, slow_answers, state, status
 from app.components.point_map import Lasso, PointMarks, point_map
 from app.panel import mode, panel
 from app.sentences import count, escaped, percent
@@ -130,6 +130,7 @@ def _cloud(trace: RoutingTrace, asked: Asked) -> TokenPlaces | None:
     if job.state == "failed":
         st.error(f"Placing the tokens ended with an error.\n\n```\n{job.message}\n```")
     else:
+        status.waiting_for("Tokens are being placed")
         _wait(trace, options)
     return None
 

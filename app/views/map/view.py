@@ -11,7 +11,7 @@ import streamlit as st
 
 from analysis.maps import routing_clusters, routing_map
 from analysis.projection import Projection
-from app import cache, state
+from app import cache, state, status
 from app.components.plot_bridge import row_of
 from app.jobs import Job
 from app.panel import Brush, empty, mode, panel
@@ -196,6 +196,7 @@ def _umap(trace: RoutingTrace, question: MapQuestion, *, meanwhile: Projection) 
     if found.state == "failed":
         st.error(f"UMAP ended with an error; these are principal components.\n\n```\n{found.message}\n```")
     else:
+        status.waiting_for("UMAP is being computed")
         _wait_for_umap(trace, question)
     return meanwhile
 
@@ -222,6 +223,7 @@ def _color(trace: RoutingTrace, points: pd.DataFrame, asked: Asked) -> tuple[Poi
     if found.state == "failed":
         st.error(f"The search for clusters ended with an error; colors are tasks.\n\n```\n{found.message}\n```")
     else:
+        status.waiting_for("Clusters are being searched and tested")
         _wait_for_groups(trace, asked.question)
     return color_of(trace, points, of=of, color="task")
 

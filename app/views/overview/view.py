@@ -103,12 +103,11 @@ def _findings(trace: RoutingTrace) -> None:
     before = None if earlier is None else cache.trace_of(earlier)
     # Findings tell of studies, too, and one may have ended since they were last asked for.
     studies = studies_stamp(trace)
-    with st.spinner("Looking for what stands out …"):
-        found = (
-            cache.answer(trace, findings, beside=studies)
-            if before is None
-            else cache.answer_over({"now": trace, "before": before}, findings_since, beside=studies)
-        )
+    found = (
+        cache.answer(trace, findings, beside=studies)
+        if before is None
+        else cache.answer_over({"now": trace, "before": before}, findings_since, beside=studies)
+    )
     if not found:
         st.markdown("Nothing beyond what chance gives: load is even, and no expert prefers a task.")
     for finding in found[:_MOST_FINDINGS]:

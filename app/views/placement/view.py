@@ -11,7 +11,7 @@ import streamlit as st
 
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement
-from app import choices, slow_answers, state
+from app import choices, slow_answers, state, status
 from app.components.plot_bridge import Click
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.sentences import count, escaped
@@ -149,7 +149,7 @@ def _with_imported(
     key = (narrowed.digest, *sorted(options.items()), *((each.name, str(each.to_json())) for each in own))
 
     def judged() -> PlacementStudy:
-        with st.spinner("Judging your maps …", show_time=True):
+        with status.doing("Judging your maps"):
             return placement_what_if(narrowed, imported=own, n_random=0, **options)
 
     found = state.remembered("imported_placements", key, judged)

@@ -162,8 +162,7 @@ def _features(trace: RoutingTrace, selection: Selection) -> None:
 
 
 def _entropy(trace: RoutingTrace, asked: RouteMode) -> None:
-    with st.spinner("Reading how layers are shared …"):
-        entropy = cache.answer(trace, route_entropy, mode=asked)
+    entropy = cache.answer(trace, route_entropy, mode=asked)
     panel(
         "How far tasks part ways in each layer",
         layer_tracks(
@@ -217,9 +216,8 @@ def _dynamics(trace: RoutingTrace, selection: Selection) -> None:
             "The recipe `python -m moe_models.recipes.task_moe` writes them to routes.npz; record from that folder.",
         )
         return
-    with st.spinner("Comparing the steps …", show_time=True):
-        steps = {str(step): each for step, each in found.traces.items()}
-        dynamics = cache.answer_over(steps, route_dynamics, mode="route_softmax_t1")
+    steps = {str(step): each for step, each in found.traces.items()}
+    dynamics = cache.answer_over(steps, route_dynamics, mode="route_softmax_t1")
     _snapshot(found, selection)
     left, right = st.columns(2, gap="large")
     with left:

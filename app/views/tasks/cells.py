@@ -69,8 +69,7 @@ def draw_cells(trace: RoutingTrace, selection: Selection) -> None:
 def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
     # Orders first: of a large run, one thing after another is found beside the page, and these take seconds.
     trees = tree_of_rows(trace, selection, asked), tree_of_columns(trace, selection, asked)
-    with st.spinner("Comparing tasks with shuffled prompts …", show_time=True):
-        special = tested(trace, over=asked.over)
+    special = tested(trace, over=asked.over)
     n_permutations = int(special.attrs["n_permutations"])
     layers = list(selection.layers or trace.layers)
     # A large table is copied only where a part of it is shown.

@@ -33,8 +33,7 @@ def draw_layers(trace: RoutingTrace, selection: Selection) -> None:
     over = choices.choose("What routing tells of", tuple(_NOUNS), name="over", shown=_OVER_NAMES.__getitem__)
     within = narrowed(selection)
     layers = layers_of(trace, selection)
-    with st.spinner("Comparing tasks with shuffled prompts …", show_time=True):
-        told = cache.answer(trace, task_information, within=within, over=over)
+    told = cache.answer(trace, task_information, within=within, over=over)
     _information(told.loc[layers], noun=_NOUNS[over])
     _control(trace, over=over, layers=layers)
     found = slow_answers.tables(trace, halves, what="Prompts are dealt to halves", slow=True, within=within, over=over)
@@ -77,8 +76,7 @@ def _control(trace: RoutingTrace, *, over: str, layers: list[str]) -> None:
     step = choices.chosen("control", tuple(earlier))
     try:
         traces = {"now": trace, "control": cache.trace_of(earlier[step])}
-        with st.spinner("Looking at the earlier checkpoint …", show_time=True):
-            table = cache.answer_over(traces, gain_over_control, over=over)
+        table = cache.answer_over(traces, gain_over_control, over=over)
     except TraceError as error:
         st.info(escaped(str(error)), icon=":material/info:")
         return

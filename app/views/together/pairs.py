@@ -41,14 +41,13 @@ def pairs_part(trace: RoutingTrace, selection: Selection, within: Selection) -> 
     if trace.dense_routing or not paired:
         empty(told.of_single_choices(layers[0], dense=trace.dense_routing), "Its paths through the layers can be told.")
         return
-    with st.spinner("Counting pairs of experts …", show_time=True):
-        found = slow_answers.tables(
-            trace,
-            pair_tables,
-            what="Pairs of experts are being counted",
-            slow=slow_answers.cells_to_scan(trace) > SLOW_PAIRS,
-            within=within,
-        )
+    found = slow_answers.tables(
+        trace,
+        pair_tables,
+        what="Pairs of experts are being counted",
+        slow=slow_answers.cells_to_scan(trace) > SLOW_PAIRS,
+        within=within,
+    )
     if found is None:
         return
     pairs = found["pairs"]

@@ -42,10 +42,9 @@ def paths_part(trace: RoutingTrace, selection: Selection, within: Selection) -> 
     left, right = st.columns([3, 2], gap="large")
     with left:
         _common(trace, selection, within, windows=windows, slow=slow)
-    with st.spinner("Dealing texts …", show_time=True):
-        found = slow_answers.tables(
-            trace, path_tables, what="Paths are being held against other texts", slow=slow, within=within
-        )
+    found = slow_answers.tables(
+        trace, path_tables, what="Paths are being held against other texts", slow=slow, within=within
+    )
     if found is None:
         return
     with right:
@@ -58,10 +57,9 @@ def _common(
 ) -> None:
     name = choices.chosen("window", list(windows))
     layers = windows[name]
-    with st.spinner("Counting paths …", show_time=True):
-        found = slow_answers.tables(
-            trace, common_tables, what="Paths are being counted", slow=slow, within=within, layers=layers
-        )
+    found = slow_answers.tables(
+        trace, common_tables, what="Paths are being counted", slow=slow, within=within, layers=layers
+    )
     if found is None:
         return
     rows = found["paths"]

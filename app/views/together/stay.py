@@ -32,14 +32,13 @@ def stay_part(trace: RoutingTrace, selection: Selection, within: Selection) -> N
     if trace.unit == "prompt":
         empty("The routers of this run decide once for a whole prompt.", "It has no tokens that follow each other.")
         return
-    with st.spinner("Comparing neighbors …", show_time=True):
-        found = slow_answers.tables(
-            trace,
-            stay_tables,
-            what="Neighbors are being compared",
-            slow=slow_answers.cells_to_scan(trace) > SLOW_PATHS,
-            within=within,
-        )
+    found = slow_answers.tables(
+        trace,
+        stay_tables,
+        what="Neighbors are being compared",
+        slow=slow_answers.cells_to_scan(trace) > SLOW_PATHS,
+        within=within,
+    )
     if found is None:
         return
     layers = [label for label in trace.layers if not selection.layers or label in selection.layers]

@@ -31,14 +31,13 @@ def steps_part(trace: RoutingTrace, selection: Selection, within: Selection) -> 
         selection: what is looked at.
         within: the tasks and prompts that are counted.
     """
-    with st.spinner("Counting what follows what …", show_time=True):
-        found = slow_answers.tables(
-            trace,
-            step_tables,
-            what="Transitions are being counted",
-            slow=slow_answers.cells_to_scan(trace) > SLOW_PAIRS,
-            within=within,
-        )
+    found = slow_answers.tables(
+        trace,
+        step_tables,
+        what="Transitions are being counted",
+        slow=slow_answers.cells_to_scan(trace) > SLOW_PAIRS,
+        within=within,
+    )
     if found is None:
         return
     steps = found["steps"]

@@ -177,8 +177,7 @@ def _shading(
     layers = [str(label) for label in routing["layer"].values]
     first_LT = routing["experts"].to_numpy()[:, :, 0]
     if shade == "group":
-        with st.spinner("Looking for clusters of experts …", show_time=True):
-            groups = cache.answer(trace, expert_groups)
+        groups = cache.answer(trace, expert_groups)
         names = _group_names(groups)
         group_LT = np.full(first_LT.shape, -1)
         of = {pair: group for group, members in enumerate(groups.members) for pair in members}

@@ -129,6 +129,5 @@ def way_panel(
 def usual_margins(trace: RoutingTrace) -> pd.DataFrame:
     """The middle half of all tokens' margins: layer (index) × low, high."""
     # A scan of the whole run, the first time that anyone asks.
-    with st.spinner("Reading how wide margins are in this run …", show_time=True):
-        spread = cache.answer(trace, margins, by=None)
+    spread = cache.answer(trace, margins, by=None)
     return spread[["q25", "q75"]].set_axis(["low", "high"], axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache, state
+from app import cache, state, status
 from app.sentences import escaped
 from app.tries.asked import Found, TryRequest
 from app.tries.warm import Asked
@@ -30,7 +30,10 @@ def answered(request: TryRequest, *, slot: str) -> Found | None:
     """
     asked = state.remembered(f"try_{slot}", request, lambda: cache.tries().ask(request))
     assert isinstance(asked, Asked)
-    if not asked.wait(_PATIENCE_SECONDS):
+    with status.doing("Reading the text with the model"):
+        is_there = asked.wait(_PATIENCE_SECONDS)
+    if not is_there:
+        status.waiting_for("The model reads the text")
         _wait(asked)
         return None
     if asked.stage == "failed":

@@ -44,8 +44,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
             "Record it again with `--runners-up 1` or more.",
         )
     else:
-        with st.spinner("Reading margins …", show_time=True):
-            spread = cache.answer(trace, margins, within=within, by=None)
+        spread = cache.answer(trace, margins, within=within, by=None)
         if not spread["n_tokens"].any():
             empty("No token of this selection was routed.", "Clear a task, a prompt or a layer above.")
         else:
@@ -71,8 +70,7 @@ def _confidence(trace: RoutingTrace, within: Selection, spread: pd.DataFrame) ->
             st.markdown("#### How undecided the router was")
             empty("An entropy needs logits, which this run does not hold.", "Record it at level `full`.")
             return
-        with st.spinner("Reading entropies …", show_time=True):
-            undecided = cache.answer(trace, routing_entropy, within=within, by=None)
+        undecided = cache.answer(trace, routing_entropy, within=within, by=None)
         panel(
             "How undecided the router was",
             spread_by_layer(undecided, value_title="entropy (share of ln experts)", mode=mode()),
