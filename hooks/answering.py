@@ -24,8 +24,23 @@ __all__ = ["Answerer", "generation_inputs"]
 N_OPTIONS_A_PROMPT_AT_ONCE = 4
 
 
-def generation_inputs(model: nn.Module, batch: Sequence[Encoded], *, pad_id: int, n_new_tokens: int) -> dict[str, Any]:
-    """Arguments of a greedy `generate()` over a batch, with the tasks of its prompts where the model is told them."""
+def generation_inputs(
+    model: nn.Module,
+    batch: Sequence[Encoded],
+    *,
+    pad_id: int,
+    n_new_tokens: int,
+    told: dict[str, torch.Tensor] | None = None,
+) -> dict[str, Any]:
+    """Arguments of a greedy `generate()` over a batch, with the tasks of its prompts where the model is told them.
+
+    Args:
+        model: a model that writes text.
+        batch: the prompts.
+        pad_id: token that fills batches.
+        n_new_tokens: most tokens to write.
+        told: what the model is given beside these texts; None asks `Conditioning`.
+    """
     two_stacks = bool(getattr(model.config, "is_encoder_decoder", False))
     side = "right" if two_stacks else "left"
     rows = [each.ids for each in batch]
@@ -41,7 +56,8 @@ def generation_inputs(model: nn.Module, batch: Sequence[Encoded], *, pad_id: int
         eos_token_id=sorted(eos_ids_of(model)) or None,
         decoder_start_token_id=decoder_start_id(model, pad_id=pad_id) if two_stacks else None,
     )
-    told = Conditioning(model).arguments([each.prompt for each in batch], ids, mask)
+    if told is None:
+        told = Conditioning(model).arguments([each.prompt for each in batch], ids, mask)
     return {"input_ids": ids, "attention_mask": mask, "generation_config": config, **told}
 
 
@@ -77,11 +93,20 @@ class Answerer:
             kind: "choose" the likeliest option, "generate", or only "read".
             n_new_tokens: most tokens to generate.
         """
+        told = self._told(batch)
         if kind == "choose":
-            return self._chosen(batch)
+            return self._chosen(batch, told)
         if kind == "generate":
-            return self._generated(batch, n_new_tokens)
-        return [None] * len(batch), self._read(batch, answers=[self._target(each) for each in batch])
+            return self._generated(batch, n_new_tokens, told)
+        return [None] * len(batch), self._read(batch, answers=[self._target(each) for each in batch], told=told)
+
+    def _told(self, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """What the model is given beside these texts, asked once: a retriever runs the whole encoder for it."""
+        if not self._conditioning.is_needed:
+            return {}
+        ids, mask = padded([each.ids for each in batch], pad_id=self._pad_id, side="right", device=self._device)
+        with self._recorder.paused():
+            return self._conditioning.arguments([each.prompt for each in batch], ids, mask)
 
     def _target(self, each: Encoded, *, instead: Sequence[int] = ()) -> tuple[int, ...]:
         """Tokens of what the recorded pass writes: the target where a row is a prompt and has one."""
@@ -89,7 +114,7 @@ class Answerer:
             return tokens_alone(self._tokenizer, each.prompt.target)
         return tuple(instead)
 
-    def _chosen(self, batch: Sequence[Encoded]) -> tuple[list[str | None], int]:
+    def _chosen(self, batch: Sequence[Encoded], told: dict[str, torch.Tensor]) -> tuple[list[str | None], int]:
         with self._recorder.paused():
             scores = option_scores(
                 self._inner,
@@ -98,21 +123,22 @@ class Answerer:
                 device=self._device,
                 norm=self._norm,
                 n_rows=N_OPTIONS_A_PROMPT_AT_ONCE * len(batch),
+                told=told,
             )
         best = [max(range(len(each)), key=each.__getitem__) for each in scores]
         answers = [self._target(each, instead=each.options[place]) for each, place in zip(batch, best, strict=True)]
-        n_fed = self._read(batch, answers=answers)
+        n_fed = self._read(batch, answers=answers, told=told)
         return [each.prompt.options[place] for each, place in zip(batch, best, strict=True)], n_fed
 
-    def _read(self, batch: Sequence[Encoded], *, answers: Sequence[Sequence[int]]) -> int:
+    def _read(
+        self, batch: Sequence[Encoded], *, answers: Sequence[Sequence[int]], told: dict[str, torch.Tensor]
+    ) -> int:
         prompts = [each.prompt for each in batch]
         if self._two_stacks:
             start = decoder_start_id(self._inner, pad_id=self._pad_id)
             ids, mask = padded([each.ids for each in batch], pad_id=self._pad_id, side="right", device=self._device)
             written = [(start, *each) for each in answers]
             out, out_mask = padded(written, pad_id=self._pad_id, side="right", device=self._device)
-            with self._recorder.paused():
-                told = self._conditioning.arguments(prompts, ids, mask)
             given = {"input_ids": ids, "attention_mask": mask, **told}
             with self._recorder.labelled(prompts):
                 self._model(**given, decoder_input_ids=out, decoder_attention_mask=out_mask)
@@ -123,11 +149,12 @@ class Answerer:
             self._model(input_ids=ids, attention_mask=mask)
         return sum(map(len, rows))
 
-    def _generated(self, batch: Sequence[Encoded], n_new_tokens: int) -> tuple[list[str | None], int]:
+    def _generated(
+        self, batch: Sequence[Encoded], n_new_tokens: int, told: dict[str, torch.Tensor]
+    ) -> tuple[list[str | None], int]:
         prompts = [each.prompt for each in batch]
         by_prompt = self._recorder.unit == "prompt"
-        with self._recorder.paused():
-            given = generation_inputs(self._inner, batch, pad_id=self._pad_id, n_new_tokens=n_new_tokens)
+        given = generation_inputs(self._inner, batch, pad_id=self._pad_id, n_new_tokens=n_new_tokens, told=told)
         with self._recorder.paused() if by_prompt else self._recorder.labelled(prompts):
             found = self._inner.generate(**given)
         ids = given["input_ids"]
@@ -138,6 +165,7 @@ class Answerer:
             n_fed += self._read(
                 batch,
                 answers=[self._target(each, instead=self._kept(row)) for each, row in zip(batch, written, strict=True)],
+                told=told,
             )
         return list(texts), n_fed
 

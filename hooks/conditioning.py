@@ -72,8 +72,8 @@ class Conditioning:
         names = [each.task if own else self.tasks[0] for each, own in zip(prompts, known, strict=True)]
         task_ids = self._model.task_ids(names).to(ids.device)
         if not all(known):
-            found = self._model.retrieved_tasks(ids, mask).to(ids.device)
-            task_ids = torch.where(torch.tensor(known, device=ids.device), task_ids, found)
+            foreign = ~torch.tensor(known, device=ids.device)
+            task_ids[foreign] = self._model.retrieved_tasks(ids[foreign], mask[foreign]).to(task_ids)
         return {"task_ids": task_ids}
 
     def encoding(self, arguments: dict[str, Tensor]) -> AbstractContextManager[Any]:

@@ -28,6 +28,7 @@ def option_scores(
     device: torch.device,
     norm: OptionNorm,
     n_rows: int,
+    told: dict[str, Tensor] | None = None,
 ) -> list[list[float]]:
     """Log-likelihood of each option behind its prompt, divided as `norm` says.
 
@@ -38,12 +39,13 @@ def option_scores(
         device: where the model reads.
         norm: what the log-likelihood is divided by.
         n_rows: options that are read at once.
+        told: what a model of two stacks is given beside these texts; None asks `Conditioning`.
 
     Returns:
         (prompt) (option) · nats, by byte or token where so asked · 0 or less.
     """
     if getattr(model.config, "is_encoder_decoder", False):
-        sums = _behind_an_encoder(model, batch, pad_id=pad_id, device=device, n_rows=n_rows)
+        sums = _behind_an_encoder(model, batch, pad_id=pad_id, device=device, n_rows=n_rows, told=told)
     else:
         sums = _behind_a_cache(model, batch, pad_id=pad_id, device=device, n_rows=n_rows)
     scores: list[list[float]] = []
@@ -110,12 +112,19 @@ def _without_cache(
 
 
 def _behind_an_encoder(
-    model: nn.Module, batch: Sequence[Encoded], *, pad_id: int, device: torch.device, n_rows: int
+    model: nn.Module,
+    batch: Sequence[Encoded],
+    *,
+    pad_id: int,
+    device: torch.device,
+    n_rows: int,
+    told: dict[str, Tensor] | None,
 ) -> list[float]:
     rows, options = _rows_and_options(batch)
     ids, mask = padded([each.ids for each in batch], pad_id=pad_id, side="right", device=device)
     conditioning = Conditioning(model)
-    told = conditioning.arguments([each.prompt for each in batch], ids, mask)
+    if told is None:
+        told = conditioning.arguments([each.prompt for each in batch], ids, mask)
     with conditioning.encoding(told):
         read = model.get_encoder()(input_ids=ids, attention_mask=mask)
     start_id = decoder_start_id(model, pad_id=pad_id)

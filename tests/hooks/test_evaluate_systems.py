@@ -148,3 +148,14 @@ def test_a_control_whose_encoder_belongs_to_tasks_refuses_others(tmp_path: Path)
     with pytest.raises(TaskError, match="no row for the tasks riddle"):
         with Recorder(model, byte_tokenizer(), out=tmp_path / "other") as recorder:
             recorder.run(strange)
+
+
+def test_the_retriever_is_asked_once_a_batch_and_only_about_strange_tasks(tmp_path: Path) -> None:
+    model, read = tiny_system("pha"), []
+    model.encoder.register_forward_hook(lambda _, args, kwargs, output: read.append(len(output[0])), with_kwargs=True)
+    known, strange = TASKS.prompts[0], replace(TASKS.prompts[1], task="riddle")
+    tasks = TaskSet(tasks=(TASKS.tasks[0], replace(TASKS.tasks[0], name="riddle")), prompts=(known, strange))
+    with Recorder(model, byte_tokenizer(), out=tmp_path / "trace") as recorder:
+        recorder.run(tasks, batch_size=2)
+    # Strange texts for their prototype, all of them before their options, and all of them to be recorded.
+    assert read == [1, 2, 2]
