@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from analysis.common_ground import common_ground, expert_numbering
-from analysis.counts import assignment_counts
 from analysis.score_changes import score_changes
-from routing import RoutingTrace, Selection, TraceError, trace_from_counts
+from routing import RoutingTrace, Selection, TraceError
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, random_trace, trace_of
 
 
@@ -49,13 +49,7 @@ def test_layers_are_common_where_they_have_one_name_and_size():
     assert common_ground(random_trace(seed=0, n_experts=6), random_trace(seed=0)).layers == ()
     assert common_ground(random_trace(seed=0, n_layers=2), random_trace(seed=0)).layers == ("L00", "L01")
     trace = planted_trace(seed=0, n_prompts_a_task=2)
-    counts = trace_from_counts(
-        assignment_counts(trace, by="task").to_numpy(),
-        layer_facts=trace.layer_facts,
-        tasks=trace.tasks,
-        n_tokens=trace.n_tokens,
-        prompts=trace.prompts,
-    )
+    counts = counted(trace)
     assert common_ground(counts, counts).same_tokens == ()
     two_stacks = encoder_decoder_trace()
     assert len(common_ground(two_stacks, two_stacks).same_tokens) == two_stacks.n_prompts

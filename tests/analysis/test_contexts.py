@@ -6,7 +6,7 @@ import pytest
 from analysis.contexts import expert_contexts
 from analysis.occurrences import expert_occurrences, matching_tokens, token_occurrences
 from routing import RoutingTrace, SelectionError, TraceError
-from tests.app.conftest import counted
+from tests.counted import counted
 from tests.traces import planted_trace, trace_of
 
 # Three prompts of three tokens; expert 2 of the one layer is chosen with these weights, by rank:

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.counts import assignment_counts
 from analysis.experts import expert_profile
-from routing import SelectionError, trace_from_counts
+from routing import SelectionError
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
 
 
@@ -68,12 +68,7 @@ def test_tokens_of_the_other_stack_are_not_asked():
 
 def test_counts_give_rates_without_intervals():
     trace = planted_trace(seed=1)
-    counts = trace_from_counts(
-        assignment_counts(trace, by="task").to_numpy(),
-        layer_facts=trace.layer_facts,
-        tasks=trace.tasks,
-        n_tokens=trace.n_tokens,
-    )
+    counts = counted(trace, with_prompts=False)
     full, few = (expert_profile(each, layer="L03", expert=2) for each in (trace, counts))
     # Prompts are of equal length here, so that means over prompts and over tokens agree.
     np.testing.assert_allclose(full.by_task["rate"], few.by_task["rate"])

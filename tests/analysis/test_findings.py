@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.counts import assignment_counts
 from analysis.findings import Finding, findings
 from analysis.findings.answers import right_answers
 from analysis.findings.control import LEVEL, ranked
@@ -16,8 +15,8 @@ from analysis.findings.made_adapters import alike_adapters
 from analysis.load import activation_rate
 from analysis.specialists import specialists
 from routing import RoutingTrace, Selection, open_trace, save_trace
-from routing.memory import trace_from_counts
 from tests.adapter_traces import hyper_moe_trace, pha_trace
+from tests.counted import counted
 from tests.traces import TASKS, encoder_decoder_trace, facts_of, null_trace, planted_trace, random_trace, trace_of
 
 TYPES = {kind: number for number, kind in enumerate(dict.fromkeys(TASKS.values()))}
@@ -288,11 +287,7 @@ def test_an_empty_selection_has_no_findings():
 
 
 def test_counts_only_speaks_of_load(planted):
-    counts = assignment_counts(planted, by="task")
-    trace = trace_from_counts(
-        counts.values, layer_facts=planted.layer_facts, tasks=planted.tasks, n_tokens=planted.n_tokens
-    )
-    found = findings(trace)
+    found = findings(counted(planted, with_prompts=False))
     assert {each.kind for each in found} <= {"uneven", "idle", "task_type"}
     assert found[0].effect_low is None
     assert found[0].sentence.startswith("L01·E2 takes 3")

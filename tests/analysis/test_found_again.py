@@ -7,12 +7,12 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from analysis.agreement import adjusted_information, agreement
 from analysis.clustering import clusters
-from analysis.counts import assignment_counts
 from analysis.expert_agreement import expert_agreement, main_task_types
 from analysis.found_again import _drawn_within, _lifts, _used, found_again
 from analysis.signatures import complete_items, signatures
-from routing import SelectionError, TraceError, trace_from_counts
+from routing import SelectionError, TraceError
 from tests.adapter_traces import task_moe_trace
+from tests.counted import counted
 from tests.traces import TASKS, encoder_decoder_trace, null_trace, planted_trace, random_trace, trace_of
 
 SHAPE = {"n_prompts_a_task": 8, "n_tokens_a_prompt": 10, "n_layers": 2, "with_logits": False}
@@ -150,7 +150,5 @@ def test_where_prompts_say_nothing():
 
 def test_counts_are_refused():
     trace = owned(4)
-    counts = assignment_counts(trace, by="task").to_numpy()
-    bare = trace_from_counts(counts, layer_facts=trace.layer_facts, tasks=trace.tasks, n_tokens=trace.n_tokens)
     with pytest.raises(TraceError, match="redrawn prompts"):
-        found_again(bare)
+        found_again(counted(trace, with_prompts=False))

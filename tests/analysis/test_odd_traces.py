@@ -7,17 +7,14 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis.counts import assignment_counts
 from routing import LayerFacts, RoutingTrace, Selection
 from routing.errors import RoutingError
-from routing.memory import trace_from_counts
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, facts_of, planted_trace, random_trace, trace_of
 
 
 def counts_only():
-    full = planted_trace(seed=0, n_tasks=4, n_prompts_a_task=2)
-    counts = assignment_counts(full, by="task").values
-    return trace_from_counts(counts, layer_facts=full.layer_facts, tasks=full.tasks, n_tokens=full.n_tokens)
+    return counted(planted_trace(seed=0, n_tasks=4, n_prompts_a_task=2), with_prompts=False)
 
 
 def one_decision_a_prompt():

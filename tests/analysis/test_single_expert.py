@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.counts import assignment_counts
 from analysis.signatures import signatures
 from analysis.single_expert import expert_lifts, load_over_run, similar_experts
-from routing import RoutingTrace, SelectionError, trace_from_counts
+from routing import RoutingTrace, SelectionError
 from tests.adapter_traces import hyper_moe_trace
+from tests.counted import counted
 from tests.traces import facts_of, null_trace, planted_trace, routed, trace_of
 
 SHAPE = {"n_tasks": 6, "n_prompts_a_task": 8, "n_tokens_a_prompt": 12, "n_layers": 3}
@@ -96,13 +96,7 @@ def test_sharing_prompts_is_not_taken_for_sharing_tasks():
 
 def test_without_prompts_nothing_beats_chance():
     trace = planted_trace(seed=0, **SHAPE)
-    counts = trace_from_counts(
-        assignment_counts(trace, by="task").to_numpy(),
-        layer_facts=trace.layer_facts,
-        tasks=trace.tasks,
-        n_tokens=trace.n_tokens,
-        prompts=trace.prompts,
-    )
+    counts = counted(trace)
     found = similar_experts(counts, layer="L02", expert=1)
     assert np.isfinite(found["similarity"]).all()
     assert found["apart"].isna().all()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -7,9 +8,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from analysis.counts import assignment_counts
 from app import cache
-from routing import RoutingTrace, save_trace, trace_from_counts
+from routing import RoutingTrace, save_trace
 from tests.traces import planted_trace
 
 MAIN = Path(__file__).parents[2] / "app" / "main.py"
@@ -68,15 +68,15 @@ def app_on(open_app: Opened, tmp_path: Path) -> Callable[..., AppTest]:
     return opened
 
 
-def counted(trace: RoutingTrace) -> RoutingTrace:
-    """The same run as a recording at level "counts" would have left it."""
-    return trace_from_counts(
-        assignment_counts(trace, by="task").to_numpy(),
-        layer_facts=trace.layer_facts,
-        tasks=trace.tasks,
-        n_tokens=trace.n_tokens,
-        prompts=trace.prompts,
-    )
+def charts_of(test: AppTest) -> list[str]:
+    """Keys of the figures that the page shows, in their order."""
+    return [each.key for each in test.get("plotly_chart")]
+
+
+def figure_of(test: AppTest, key: str) -> dict:
+    """The one figure of this key, as the browser is told to draw it."""
+    (chart,) = (each for each in test.get("plotly_chart") if each.key == key)
+    return json.loads(chart.proto.spec or chart.proto.figure.spec)
 
 
 def text_of(test: AppTest) -> str:

@@ -1,31 +1,20 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from app import cache
 from app.views.map import worker as map_worker
 from routing import save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace
-from tests.app.conftest import text_of
+from tests.app.conftest import charts_of, figure_of, text_of
 from tests.traces import planted_trace
-
-
-def spec(page, key: str) -> dict:
-    (chart,) = (each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
-
-
-def keys(page) -> list[str]:
-    return [each.key for each in page.get("plotly_chart")]
 
 
 @pytest.mark.parametrize("hue", ["task", "type", "score"])
 def test_prototypes_examples_retrieval_and_likeness_of_a_pha_run(app_on, hue):
     page = app_on(pha_trace(seed=0, n_prompts_a_task=12), "adapters", {"layout": "pca", "hue": hue})
     assert not page.exception
-    assert keys(page) == [
+    assert charts_of(page) == [
         "adapters_map",
         "adapters_retrieval",
         "adapters_centers",
@@ -49,8 +38,8 @@ def test_without_structure_nothing_is_claimed(app_on):
 
 def test_what_is_selected_is_framed_and_stands_out(app_on):
     page = app_on(pha_trace(seed=0), "adapters", {"layout": "pca", "tasks": "facts"})
-    assert len(spec(page, "adapters_retrieval")["layout"]["shapes"]) == 1
-    picked = [each for each in spec(page, "adapters_map")["data"] if each.get("selectedpoints")]
+    assert len(figure_of(page, "adapters_retrieval")["layout"]["shapes"]) == 1
+    picked = [each for each in figure_of(page, "adapters_map")["data"] if each.get("selectedpoints")]
     assert sum(len(each["selectedpoints"]) for each in picked) == 8
 
 

@@ -17,10 +17,10 @@ from app.views.causes import sentences as told
 from app.views.causes.studies_shown import NLL, SCORE, effect_rows, knock_outs, studied_runs
 from hooks import Recorder
 from routing import Prompt, RoutingTrace, Task, TaskError, TaskSet, open_trace, save_trace
-from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import text_of
+from tests.odd_runs import ODD
 from tests.tiny import byte_tokenizer, save_tiny, tiny_model
-from tests.traces import encoder_decoder_trace, planted_trace, trace_of
+from tests.traces import planted_trace, trace_of
 
 TASKS = {"spans": "extractive", "labels": "classification", "facts": "knowledge"}
 SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
@@ -151,22 +151,10 @@ def waited(page: AppTest, until) -> AppTest:
     return page.run()
 
 
-@pytest.mark.parametrize(
-    "trace",
-    [
-        trace_of([[0, 1]], n_experts=4),
-        trace_of([[0], [0]], n_experts=1),
-        encoder_decoder_trace(),
-        counted(planted_trace(seed=0, **SHAPE)),
-        hyper_moe_trace(seed=0),
-        pha_trace(seed=0),
-        task_moe_trace(seed=0),
-        task_moe_trace(seed=0, soft=True),
-    ],
-    ids=["one token", "one expert", "encoder–decoder", "counts", "HyperMoE", "PHA", "Task-level MoE", "soft"],
-)
+@pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("query", [{}, {"experts": "first", "tasks": "first", "layers": "first"}], ids=["all", "some"])
-def test_odd_runs_are_told_calmly(app_on, trace: RoutingTrace, query: dict[str, str]) -> None:
+def test_odd_runs_are_told_calmly(app_on, odd: str, query: dict[str, str]) -> None:
+    trace = ODD[odd]()
     first = {"experts": f"{trace.layers[0]}.E0", "layers": trace.layers[0]}
     first |= {"tasks": trace.tasks[0]} if trace.tasks else {}
     page = app_on(trace, "causes", {name: first[name] for name in query if name in first})

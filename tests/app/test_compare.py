@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +8,8 @@ from app.views.compare import pairing as comparing
 from app.views.compare.answers import leave_answers
 from routing import RoutingTrace, Selection, open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import charts_of, figure_of, text_of
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, planted_trace, random_trace
 
 SHAPE = {"n_tasks": 3, "n_prompts_a_task": 6, "n_tokens_a_prompt": 8, "n_layers": 3}
@@ -55,10 +54,6 @@ def compared(open_app, tmp_path):
     return opened
 
 
-def charts(page) -> set[str]:
-    return {chart.key for chart in page.get("plotly_chart")}
-
-
 def test_the_layer_that_changed_is_found_and_the_others_are_not(compared):
     before = planted_trace(seed=1, **SHAPE)
     prompts = before.prompts.assign(score=1.0)
@@ -72,7 +67,7 @@ def test_the_layer_that_changed_is_found_and_the_others_are_not(compared):
     assert "Most of all **L01·E" in said
     assert "prompts better, 0 worse" in said
     assert "Most changed is" in said
-    assert {"compare_churn", "compare_kept", "compare_use", "compare_scores", "compare_tokens"} <= charts(page)
+    assert {"compare_churn", "compare_kept", "compare_use", "compare_scores", "compare_tokens"} <= set(charts_of(page))
     assert "over training" not in said  # two snapshots are no course
     link = next(each for each in page.get("page_link") if each.proto.label == "Read it under every layer")
     assert "base=model%2Fstep-100" in link.proto.query_string
@@ -85,7 +80,7 @@ def test_the_same_run_twice_has_nothing_that_changed(compared):
     said = text_of(page)
     assert "**Nothing changed:** each of 90 tokens selects the same experts in all 3 layers" in said
     assert "No score of 18 prompts changed" in said
-    assert "compare_use" not in charts(page)
+    assert "compare_use" not in charts_of(page)
     assert "In no layer does the 95" in said
 
 
@@ -109,9 +104,7 @@ def test_three_snapshots_are_a_course_that_follows_the_selection(compared):
     said = text_of(page)
     assert "**step 100** and **step 10,000**" in said
     assert "over training" in said
-    chart = next(each for each in page.get("plotly_chart") if each.key == "compare_saturation")
-    spec = json.loads(chart.proto.spec or chart.proto.figure.spec)
-    assert [trace["name"] for trace in spec["data"]] == ["L02"]
+    assert [trace["name"] for trace in figure_of(page, "compare_saturation")["data"]] == ["L02"]
 
 
 def test_an_untrained_router_that_tells_more_is_said_to(compared, open_app, tmp_path):
@@ -131,10 +124,10 @@ def test_runs_of_other_tokens_are_compared_by_their_loads(compared):
     said = text_of(page)
     assert "no prompt was read as the same tokens by both" in said
     assert "most **L01**" in said
-    assert "compare_distance" in charts(page)
-    assert "compare_churn" not in charts(page)
+    assert "compare_distance" in charts_of(page)
+    assert "compare_churn" not in charts_of(page)
     null = compared(planted_trace(seed=1, **SHAPE), planted_trace(seed=2, **SHAPE), query={"layers": "L00"})
-    assert "compare_distance" in charts(null)
+    assert "compare_distance" in charts_of(null)
 
 
 def test_loads_that_differ_by_chance_alone_are_said_to(compared):
@@ -151,36 +144,36 @@ def test_numbers_are_compared_only_where_they_seem_to_mean_the_same(compared):
     page = compared(twin, trace, snapshots=False)
     said = text_of(page)
     assert "Nothing supports that an expert's number means the same in both" in said
-    assert charts(page) == {"compare_information", "compare_balance", "compare_scores"}
-    assert "compare_churn" in charts(compared(twin, trace, snapshots=False, query={"numbers": "1"}))
+    assert set(charts_of(page)) == {"compare_information", "compare_balance", "compare_scores"}
+    assert "compare_churn" in charts_of(compared(twin, trace, snapshots=False, query={"numbers": "1"}))
 
 
 def test_twins_of_one_numbering_are_compared_expert_by_expert(compared):
     trace = planted_trace(seed=1, **SHAPE)
     page = compared(rerouted(trace, layer=0, share=0.2), trace, snapshots=False)
     assert "seems to mean the same in both" in text_of(page)
-    assert "compare_churn" in charts(page)
+    assert "compare_churn" in charts_of(page)
 
 
 def test_one_model_recorded_twice_shares_its_numbers(compared):
     page = compared(planted_trace(seed=1, strength=1.0, **SHAPE), planted_trace(seed=1, **SHAPE), snapshots=False)
     assert "Both were recorded from one model" in text_of(page)
-    assert "compare_churn" in charts(page)
+    assert "compare_churn" in charts_of(page)
 
 
 def test_models_of_other_shapes_are_compared_by_what_no_number_enters(compared):
     page = compared(planted_trace(seed=1, **SHAPE | {"n_experts": 6}), planted_trace(seed=1, **SHAPE), snapshots=False)
     said = text_of(page)
     assert "an expert of one has no counterpart in the other" in said
-    assert {"compare_balance_here", "compare_balance_there", "compare_scores"} <= charts(page)
-    assert "compare_churn" not in charts(page)
+    assert {"compare_balance_here", "compare_balance_there", "compare_scores"} <= set(charts_of(page))
+    assert "compare_churn" not in charts_of(page)
 
 
 def test_counts_prompts_stacks_and_strangers_get_a_calm_answer(compared):
     trace = planted_trace(seed=1, **SHAPE)
     by_count = compared(counted(trace), trace)
     assert "one of them holds counts only" in text_of(by_count)
-    assert charts(by_count) >= {"compare_balance"}
+    assert "compare_balance" in charts_of(by_count)
 
 
 def test_a_router_that_decides_once_a_prompt_is_compared_prompt_by_prompt(compared):
@@ -192,7 +185,7 @@ def test_where_every_expert_is_selected_weights_are_compared(compared):
     page = compared(
         task_moe_trace(seed=0, soft=True, n_prompts_a_task=2), task_moe_trace(seed=0, soft=True, n_prompts_a_task=2)
     )
-    assert "compare_overlap" in charts(page)
+    assert "compare_overlap" in charts_of(page)
 
 
 def test_two_stacks_are_compared(compared):

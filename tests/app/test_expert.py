@@ -7,11 +7,8 @@ import pytest
 
 from app.views.expert.knock_out import effects_of, knock_out_reading
 from app.views.expert.sentences import steps_reading
-from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
-from tests.app.conftest import counted, text_of
-from tests.traces import encoder_decoder_trace, planted_trace, trace_of
-
-SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
+from tests.app.conftest import text_of
+from tests.odd_runs import ODD
 
 
 def test_the_page_of_a_specialist_tells_what_it_serves(open_app):
@@ -57,21 +54,9 @@ def test_an_expert_that_is_not_there_is_said_and_another_shown(open_app, name):
     assert page.warning
 
 
-@pytest.mark.parametrize(
-    "trace",
-    [
-        trace_of([[0, 1]], n_experts=4),
-        trace_of([[0], [0]], n_experts=1),
-        encoder_decoder_trace(),
-        counted(planted_trace(seed=0, **SHAPE)),
-        hyper_moe_trace(seed=0),
-        pha_trace(seed=0),
-        task_moe_trace(seed=0),
-        task_moe_trace(seed=0, soft=True),
-    ],
-    ids=["one token", "one expert", "encoder–decoder", "counts", "HyperMoE", "PHA", "Task-level MoE", "soft"],
-)
-def test_odd_runs_have_pages_too(app_on, trace):
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_runs_have_pages_too(app_on, odd):
+    trace = ODD[odd]()
     assert not app_on(trace, "expert", {"expert": f"{trace.layers[-1]}.E0"}).exception
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 from urllib.parse import parse_qs
 
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import text_of
+from tests.counted import counted
 from tests.traces import planted_trace
 
 A = {"run": "even", "group_a": "tasks=facts"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
@@ -9,13 +8,9 @@ import pytest
 from app.questions import layer_order
 from routing import save_trace
 from tests.adapter_traces import task_moe_trace
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import charts_of, figure_of, text_of
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
-
-
-def spec(page, key: str) -> dict:
-    chart = next(each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
 
 
 def test_the_overloaded_expert_is_named_and_its_drivers_are_shown(open_app):
@@ -29,7 +24,7 @@ def test_the_overloaded_expert_is_named_and_its_drivers_are_shown(open_app):
 def test_a_deep_link_looks_at_the_linked_expert(open_app):
     page = open_app("load", {"run": "skewed", "experts": "L00.E5"})
     assert "The picked expert, L00·E5" in text_of(page)
-    (frame,) = (shape for shape in spec(page, "load_heatmap")["layout"]["shapes"])
+    (frame,) = (shape for shape in figure_of(page, "load_heatmap")["layout"]["shapes"])
     assert (frame["x0"], frame["y0"]) == (4.5, -0.5)
 
 
@@ -44,20 +39,20 @@ def test_the_threshold_of_the_address_decides_what_is_uneven(open_app):
 def test_another_run_is_compared_layer_by_layer(open_app):
     page = open_app("load", {"run": "even", "base": "skewed"})
     assert "**skewed** is clearly less even in 1" in text_of(page)
-    assert {trace.get("name") for trace in spec(page, "load_tracks")["data"]} == {"this run", "skewed"}
-    mine, theirs = (spec(page, key)["layout"]["coloraxis"] for key in ("load_heatmap", "load_heatmap_base"))
+    assert {trace.get("name") for trace in figure_of(page, "load_tracks")["data"]} == {"this run", "skewed"}
+    mine, theirs = (figure_of(page, key)["layout"]["coloraxis"] for key in ("load_heatmap", "load_heatmap_base"))
     assert mine["cmax"] == theirs["cmax"]
 
 
 def test_filters_narrow_rows(open_app):
     page = open_app("load", {"run": "skewed", "layers": "L00,L02", "tasks": "facts"})
-    assert spec(page, "load_heatmap")["layout"]["yaxis"]["ticktext"] == ["L00", "L02"]
+    assert figure_of(page, "load_heatmap")["layout"]["yaxis"]["ticktext"] == ["L00", "L02"]
 
 
 def test_two_stacks_hatch_what_a_layer_does_not_have(app_on):
     page = app_on(encoder_decoder_trace(), "load")
     assert not page.exception
-    assert "not in this layer" in {trace.get("name") for trace in spec(page, "load_heatmap")["data"]}
+    assert "not in this layer" in {trace.get("name") for trace in figure_of(page, "load_heatmap")["data"]}
 
 
 def test_one_token_and_counts_alone_are_enough(app_on):
@@ -123,7 +118,7 @@ def test_causes_name_the_task_and_a_click_less_run_says_there_is_little(open_app
     page = open_app("load", {"run": "caused", "part": "causes", "uneven": "1.25"}, runs=causes)
     assert not page.exception
     assert "**facts** brings" in text_of(page)
-    assert {"load_cause_tasks", "load_cause_tokens"} <= {each.key for each in page.get("plotly_chart")}
+    assert {"load_cause_tasks", "load_cause_tokens"} <= set(charts_of(page))
     null = open_app("load", {"run": "null", "part": "causes", "uneven": "2"}, runs=causes)
     assert "there is little to explain" in text_of(null)
 
@@ -144,7 +139,7 @@ def test_passes_are_judged_against_random_prompts(open_app, causes):
 def test_places_and_scales_and_the_course_of_the_run(open_app, causes):
     page = open_app("load", {"run": "caused", "part": "places", "batch": "4"}, runs=causes)
     assert not page.exception
-    assert {"load_positions", "load_scales"} == {each.key for each in page.get("plotly_chart")}
+    assert {"load_positions", "load_scales"} == set(charts_of(page))
     assert "which a larger batch evens out" in text_of(page)
     drifted = open_app("load", {"run": "caused", "part": "run", "layer": "L01"}, runs=causes)
     assert "The load drifted" in text_of(drifted)
@@ -175,17 +170,17 @@ def test_a_slow_answer_leaves_the_page_usable(open_app, causes, monkeypatch):
     page = open_app("load", {"run": "caused"}, runs=causes)
     assert not page.exception
     assert "The load is being checked" in text_of(page)
-    assert "load_heatmap" in {each.key for each in page.get("plotly_chart")}
+    assert "load_heatmap" in charts_of(page)
 
 
 def test_each_layer_has_its_own_order_and_a_click_finds_who_stands_there(open_app):
     page = open_app("load", {"run": "skewed", "expert_order": "load", "layer_order": "uneven"})
     assert not page.exception
-    layout = spec(page, "load_heatmap")["layout"]
+    layout = figure_of(page, "load_heatmap")["layout"]
     # Expert 3 of L02 is the planted one: the least even layer comes first, and its busiest expert.
     assert layout["yaxis"]["ticktext"][0] == "L02"
     assert layout["xaxis"]["title"]["text"] == "place in the order of the layer"
-    names = spec(page, "load_heatmap")["data"][0]["text"]
+    names = figure_of(page, "load_heatmap")["data"][0]["text"]
     assert names[0][0] == "L02·E3"
     assert all(sorted(row) == [f"{row[0][:3]}·E{expert}" for expert in range(8)] for row in names)
     page.session_state["load_heatmap_bridge"] = {"click": {"x": 0, "y": 0}}
@@ -196,9 +191,9 @@ def test_each_layer_has_its_own_order_and_a_click_finds_who_stands_there(open_ap
 def test_every_order_of_experts_draws_each_once(open_app, columns):
     page = open_app("load", {"run": "even", "expert_order": columns, "layer_order": "clustered", "experts": "L01.E6"})
     assert not page.exception
-    names = spec(page, "load_heatmap")["data"][0]["text"]
+    names = figure_of(page, "load_heatmap")["data"][0]["text"]
     assert sorted(name for row in names for name in row) == [f"L0{n}·E{e}" for n in range(3) for e in range(8)]
-    (frame,) = (shape for shape in spec(page, "load_heatmap")["layout"]["shapes"])
+    (frame,) = (shape for shape in figure_of(page, "load_heatmap")["layout"]["shapes"])
     assert names[int(frame["y0"] + 0.5)][int(frame["x0"] + 0.5)] == "L01·E6"
     assert "loads fall off alike" in text_of(page)
 

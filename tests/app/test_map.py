@@ -17,17 +17,13 @@ from app.views.map.sentences import of_map
 from app.views.map.tokens import token_contexts
 from routing import Selection, open_trace, save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import charts_of, figure_of, text_of
+from tests.counted import counted
 from tests.traces import null_trace, planted_trace, trace_of
 
 
-def spec(page, of: str) -> dict:
-    (chart,) = (each for each in page.get("plotly_chart") if each.key == f"map_{of}")
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
-
-
 def names(page, of: str) -> list[str]:
-    return [trace["name"] for trace in spec(page, of)["data"] if trace["type"] == "scattergl"]
+    return [trace["name"] for trace in figure_of(page, f"map_{of}")["data"] if trace["type"] == "scattergl"]
 
 
 def test_experts_are_placed_by_their_tasks_and_the_map_says_how_far_to_believe_it(open_app):
@@ -37,7 +33,7 @@ def test_experts_are_placed_by_their_tasks_and_the_map_says_how_far_to_believe_i
     assert "24 experts by the lift of their tasks" in said
     assert "Trustworthiness **" in said
     assert "With its places shuffled this map would keep" in said
-    assert "Component 1 (log₂ ratio)" in json.dumps(spec(page, "expert")["layout"], ensure_ascii=False)
+    assert "Component 1 (log₂ ratio)" in json.dumps(figure_of(page, "map_expert")["layout"], ensure_ascii=False)
 
 
 @pytest.mark.parametrize("color", ["task", "type", "cluster", "layer"])
@@ -109,7 +105,7 @@ def test_two_layouts_of_the_same_items_stand_side_by_side(open_app, monkeypatch)
     monkeypatch.setattr("app.views.map.view.umap_or_job", at_once)
     page = open_app("map", {"run": "even", "layout": "both", "of": "token", "size": "1000"})
     assert not page.exception
-    assert [each.key for each in page.get("plotly_chart")] == ["map_token", "map_token_beside"]
+    assert charts_of(page) == ["map_token", "map_token_beside"]
     assert made["question"].most_items == 1000
 
 
@@ -147,7 +143,9 @@ def test_what_is_selected_stands_out_and_is_listed(open_app):
     page = open_app("map", {"run": "even", "layout": "pca", "experts": "L00.E1,L02.E3"})
     assert "2 experts picked" in text_of(page)
     assert sorted(page.dataframe[0].value["name"]) == ["L00·E1", "L02·E3"]
-    picked = [len(trace["selectedpoints"]) for trace in spec(page, "expert")["data"] if trace["type"] == "scattergl"]
+    picked = [
+        len(trace["selectedpoints"]) for trace in figure_of(page, "map_expert")["data"] if trace["type"] == "scattergl"
+    ]
     assert sum(picked) == 2
 
 

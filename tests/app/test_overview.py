@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 
 from routing import save_trace
 from tests.analysis.test_findings import stored_knock_out
-from tests.app.conftest import counted, text_of
-from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
+from tests.app.conftest import charts_of, figure_of, text_of
+from tests.counted import counted
+from tests.odd_runs import ODD
+from tests.traces import null_trace, planted_trace
 
 SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
 
@@ -83,9 +84,7 @@ def test_what_changed_since_an_earlier_snapshot(open_app, tmp_path):
 
 def test_scores_follow_the_task_filter(open_app):
     page = open_app("overview", {"run": "even", "tasks": "facts,spans"})
-    chart = next(each for each in page.get("plotly_chart") if each.key == "overview_scores")
-    spec = json.loads(chart.proto.spec or chart.proto.figure.spec)
-    assert set(spec["layout"]["yaxis"]["ticktext"]) == {"facts", "spans"}
+    assert set(figure_of(page, "overview_scores")["layout"]["yaxis"]["ticktext"]) == {"facts", "spans"}
 
 
 def test_snapshots_of_one_model_are_shown_over_training(open_app, tmp_path):
@@ -95,9 +94,7 @@ def test_snapshots_of_one_model_are_shown_over_training(open_app, tmp_path):
     page = open_app("overview", {"run": "model/step-1000"}, runs=tmp_path)
     assert not page.exception
     assert "over training" in text_of(page)
-    assert {"overview_saturation", "overview_max_over_mean", "overview_excess_nats"} <= {
-        chart.key for chart in page.get("plotly_chart")
-    }
+    assert {"overview_saturation", "overview_max_over_mean", "overview_excess_nats"} <= set(charts_of(page))
     assert "At step 100 a token already had" in text_of(page)
 
 
@@ -109,11 +106,7 @@ def test_snapshots_over_other_prompts_are_refused_in_words(open_app, tmp_path):
     assert "the same tasks" in page.info[-1].value
 
 
-@pytest.mark.parametrize(
-    "trace",
-    [trace_of([[0, 1]], n_experts=4), encoder_decoder_trace(), counted(planted_trace(seed=0, **SHAPE))],
-    ids=["one token", "encoder–decoder", "counts"],
-)
-def test_small_and_odd_runs_draw(app_on, trace):
-    page = app_on(trace)
+@pytest.mark.parametrize("odd", ["one token", "encoder–decoder", "counts"])
+def test_small_and_odd_runs_draw(app_on, odd):
+    page = app_on(ODD[odd]())
     assert not page.exception

@@ -16,19 +16,11 @@ from app.views.placement.sentences import advised, of_advice, of_losers
 from app.views.placement.view import devices_that_work
 from routing import RoutingTrace, save_trace
 from tests.adapter_traces import pha_trace, task_moe_trace
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import charts_of, figure_of, text_of
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
 
 SHAPE = {"n_tasks": 4, "n_prompts_a_task": 20, "n_tokens_a_prompt": 8, "n_layers": 2}
-
-
-def spec(page, key: str) -> dict:
-    (chart,) = (each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
-
-
-def keys(page) -> set[str]:
-    return {each.key for each in page.get("plotly_chart")}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +43,10 @@ def test_a_known_overload_is_spread_and_the_advice_says_by_how_much(open_app, ru
     said = text_of(page)
     assert "With 4 devices, the **balanced** map lowers the slowdown bound from" in said
     assert "on unseen prompts" in said
-    assert {"placement_dots", "placement_load_linear", "placement_load"} <= keys(page)
+    assert {"placement_dots", "placement_load_linear", "placement_load"} <= set(charts_of(page))
     # Device 0 holds experts 0 and 1.
     assert "device 0 does" in said
-    texts = spec(page, "placement_load_linear")["data"][0]["text"]
+    texts = figure_of(page, "placement_load_linear")["data"][0]["text"]
     assert texts[1][0] == "L01 · device 0: E0, E1"
 
 
@@ -78,7 +70,7 @@ def test_nodes_add_their_traffic_and_a_map_of_their_own(open_app, runs):
     )
     assert not page.exception
     assert "Load of every device, co\\-activated" in text_of(page)
-    assert spec(page, "placement_dots")["layout"]["yaxis"]["ticktext"] == [
+    assert figure_of(page, "placement_dots")["layout"]["yaxis"]["ticktext"] == [
         "linear",
         "balanced",
         "co-activated",
@@ -114,10 +106,10 @@ def test_a_map_of_the_readers_is_judged_and_bad_files_get_a_sentence(open_app, r
     assert "\\*bad\\*\\.json" in warned[0]
     assert "no JSON file" in warned[0]
     # A file may not take the name of ours.
-    assert "linear (2)" in spec(page, "placement_dots")["layout"]["yaxis"]["ticktext"]
+    assert "linear (2)" in figure_of(page, "placement_dots")["layout"]["yaxis"]["ticktext"]
     page.file_uploader[0].set_value(None)
     page.run()
-    assert "linear (2)" not in spec(page, "placement_dots")["layout"]["yaxis"]["ticktext"]
+    assert "linear (2)" not in figure_of(page, "placement_dots")["layout"]["yaxis"]["ticktext"]
 
 
 def test_a_downloaded_map_comes_back(uneven):
@@ -134,16 +126,16 @@ def test_a_downloaded_map_comes_back(uneven):
 def test_a_capacity_drops_and_says_who_loses(open_app, runs):
     page = open_app("placement", {"run": "uneven", "whatif": "capacity", "queue": "rank", "batch": "64"}, runs=runs)
     assert not page.exception
-    assert {"placement_capacity", "placement_by_position", "placement_by_task"} <= keys(page)
+    assert {"placement_capacity", "placement_by_position", "placement_by_task"} <= set(charts_of(page))
     said = text_of(page)
     assert "At a capacity factor of 1.25, **L01** loses most" in said
     assert "1 layer of 2 surely loses more than 1" in said or "2 layers of 2" in said
     assert "beyond their 95\N{NO-BREAK SPACE}% interval over prompts" in said
-    drawn = spec(page, "placement_by_task")["data"][0]
+    drawn = figure_of(page, "placement_by_task")["data"][0]
     assert drawn["error_x"]["array"]
-    assert any(each.get("fill") == "toself" for each in spec(page, "placement_by_position")["data"])
+    assert any(each.get("fill") == "toself" for each in figure_of(page, "placement_by_position")["data"])
     narrowed = open_app("placement", {"run": "uneven", "whatif": "capacity", "tasks": "facts"}, runs=runs)
-    assert spec(narrowed, "placement_by_task")["layout"]["yaxis"]["ticktext"] == ["facts"]
+    assert figure_of(narrowed, "placement_by_task")["layout"]["yaxis"]["ticktext"] == ["facts"]
 
 
 def test_losers_are_told_with_their_intervals():

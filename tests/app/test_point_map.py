@@ -14,7 +14,8 @@ from app.views.map.cloud import lasso_tasks
 from app.views.map.cloud_colors import kinds_of, prompt_columns, selected_points, with_rest
 from app.views.map.neighbors import nearest_of_items, token_at
 from routing import Selection
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import text_of
+from tests.counted import counted
 from tests.traces import planted_trace, trace_of
 
 CLOUD = {"of": "token", "size": "100000"}

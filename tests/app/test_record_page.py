@@ -4,52 +4,22 @@ import json
 import os
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.recordings.asked_plan import Looking, looks_like_hub_name, why_no_folder
-from app.recordings.kept import HOME, Recordings, Request, lock_of, read_request, write_json
-from app.recordings.outlook import Outlook, TaskOutlook
-from routing import RoutingTrace, open_trace, save_trace
+from app.recordings.kept import HOME, Recordings, lock_of, read_request
+from app.recordings.outlook import Outlook
+from routing import open_trace, save_trace
+from tests.app.asked_recordings import cut_off, left_behind, outlook_of
 from tests.app.conftest import text_of
 from tests.tiny import save_tiny
 from tests.traces import planted_trace
 
 PATIENCE_SECONDS = 120
-TASK = TaskOutlook(
-    name="even",
-    task_type="x",
-    n_prompts=100,
-    n_read=50.0,
-    n_option=0.0,
-    n_target=None,
-    n_options=0,
-    max_new_tokens=0,
-    longest=60,
-    n_too_long=0,
-    n_characters=20_000,
-)
-SEEN = Outlook(
-    model_class="TinyMoe",
-    layers=tuple((f"L{layer:02d}", "decoder", 16, 2) for layer in range(8)),
-    by_prompt=False,
-    with_capacity=False,
-    two_stacks=False,
-    writes=True,
-    n_parameters=1_000_000,
-    dtype_bytes=2,
-    n_vocabulary=1000,
-    n_adapter_sites=0,
-    adapters_a_site=0,
-    adapter_bytes=0,
-    vector_bytes=0,
-    context=512,
-    devices=("cpu",),
-    process_bytes=400_000_000,
-    tasks=(TASK, replace(TASK, name="odd", n_prompts=10)),
-)
+SEEN = outlook_of(devices=("cpu",))
 
 
 @pytest.fixture
@@ -72,18 +42,6 @@ def page(open_app, places, monkeypatch):
         return open_app("recordings", runs=places[0], models=places[1])
 
     return opened
-
-
-def cut_off(trace: RoutingTrace) -> RoutingTrace:
-    return RoutingTrace(replace(trace.storage, provenance=replace(trace.provenance, complete=False)))
-
-
-def asked(root: Path, name: str, **progress) -> Path:
-    folder = root / HOME / name
-    folder.mkdir(parents=True)
-    write_json(folder / "request.json", asdict(Request(model="m", tasks=("t",), out=str(root / name))))
-    write_json(folder / "progress.json", progress)
-    return folder
 
 
 def labels(test) -> list[str]:
@@ -162,8 +120,8 @@ def test_a_disk_that_is_too_small_is_told_before(page, monkeypatch):
 
 
 def test_only_tasks_that_the_model_knows_are_offered(page):
-    unknown = replace(TASK, name="unheard", is_known=False)
-    test = page(replace(SEEN, tasks=(TASK, unknown)))
+    unknown = replace(SEEN.tasks[0], name="unheard", is_known=False)
+    test = page(replace(SEEN, tasks=(SEEN.tasks[0], unknown)))
     only = next(each for each in test.button_group if each.key.startswith("record_only"))
     assert list(only.value) == ["even"]
     assert "was not trained on unheard" in text_of(test)
@@ -201,9 +159,9 @@ def test_what_may_be_a_name_on_the_hub(tmp_path):
 def test_the_list_says_how_each_ended_opens_it_and_deletes_it(page, places):
     runs, _ = places
     save_trace(cut_off(planted_trace(seed=0, n_tasks=2, n_prompts_a_task=2, n_layers=2)), runs / "half")
-    asked(runs, "half", stage="stopped", began=3.0)
-    asked(runs, "bad", stage="failed", message="It holds <b>no</b> weights. Copy them there.", began=2.0)
-    asked(runs, "killed", stage="recording", began=1.0)
+    left_behind(runs, "half", stage="stopped", began=3.0)
+    left_behind(runs, "bad", stage="failed", message="It holds <b>no</b> weights. Copy them there.", began=2.0)
+    left_behind(runs, "killed", stage="recording", began=1.0)
     test = page()
     assert not test.exception
     said = text_of(test)

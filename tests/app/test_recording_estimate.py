@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.recordings.estimate import Options, estimate, free_disk, free_memory, limit_for
 from app.recordings.kept import Request
-from app.recordings.outlook import Outlook, TaskOutlook
+from app.recordings.outlook import Outlook
 from app.recordings.planner import main, outlook
 from app.recordings.record_sentences import of_disk, of_memory, of_room
 from app.recordings.worker import Ledger, record
 from routing import RecordingError, TaskError, open_trace, read_tasks, summary
+from tests.app.asked_recordings import outlook_of
 from tests.tiny import save_tiny
 from tests.tiny_systems import SYSTEMS, TASKS, save_tiny_system
 
@@ -93,72 +93,35 @@ def test_a_model_that_is_told_tasks_is_offered_those_that_it_knows(tmp_path):
     assert all(each.is_known for each in outlook(str(retriever), read_tasks(tasks)).tasks)
 
 
-def seen_of(**changes) -> Outlook:
-    """16 experts, 2 selected, in 8 layers; two tasks of 100 and 10 prompts of 50 tokens."""
-    task = TaskOutlook(
-        name="a",
-        task_type="x",
-        n_prompts=100,
-        n_read=50.0,
-        n_option=0.0,
-        n_target=None,
-        n_options=0,
-        max_new_tokens=0,
-        longest=60,
-        n_too_long=0,
-        n_characters=20_000,
-    )
-    known = Outlook(
-        model_class="Moe",
-        layers=tuple((f"L{layer:02d}", "decoder", 16, 2) for layer in range(8)),
-        by_prompt=False,
-        with_capacity=False,
-        two_stacks=False,
-        writes=True,
-        n_parameters=1_000_000,
-        dtype_bytes=2,
-        n_vocabulary=1000,
-        n_adapter_sites=0,
-        adapters_a_site=0,
-        adapter_bytes=0,
-        vector_bytes=0,
-        context=512,
-        devices=("cuda:0", "cpu"),
-        process_bytes=400_000_000,
-        tasks=(task, replace(task, name="b", n_prompts=10)),
-    )
-    return replace(known, **changes)
-
-
 def test_a_row_takes_what_the_format_says():
-    size = estimate(seen_of(), ("a",), Options(n_runners_up=4))
+    size = estimate(outlook_of(), ("even",), Options(n_runners_up=4))
     # A layer: 6 ids of a byte, 6 scores, 2 weights and 16 logits of two; a row: 4 columns of four bytes, 2 of one.
     assert size.row_bytes == 8 * (6 + 2 * (6 + 2 + 16)) + 4 * 4 + 2
     assert (size.n_rows, size.n_decisions) == (5000, 40_000)
-    assert estimate(seen_of(), ("a",), Options(level="assignments")).row_bytes == size.row_bytes - 8 * 16 * 2
-    counts = estimate(seen_of(), ("a",), Options(level="counts"))
+    assert estimate(outlook_of(), ("even",), Options(level="assignments")).row_bytes == size.row_bytes - 8 * 16 * 2
+    counts = estimate(outlook_of(), ("even",), Options(level="counts"))
     assert counts.disk_bytes < size.disk_bytes / 10
 
 
 def test_weights_count_where_they_lie():
-    assert not estimate(seen_of(), ("a",), Options()).is_on_host
-    on_cpu = estimate(seen_of(), ("a",), Options(device="cpu"))
+    assert not estimate(outlook_of(), ("even",), Options()).is_on_host
+    on_cpu = estimate(outlook_of(), ("even",), Options(device="cpu"))
     assert on_cpu.is_on_host
     assert on_cpu.weight_bytes == 4_000_000  # float32 on a CPU
-    assert estimate(seen_of(), ("a",), Options(dtype="bfloat16", device="cpu")).weight_bytes == 2_000_000
-    assert "cuda:0" in of_memory(estimate(seen_of(), ("a",), Options()), seen_of(), Options())
+    assert estimate(outlook_of(), ("even",), Options(dtype="bfloat16", device="cpu")).weight_bytes == 2_000_000
+    assert "cuda:0" in of_memory(estimate(outlook_of(), ("even",), Options()), outlook_of(), Options())
 
 
 def test_a_budget_of_tokens_becomes_a_limit_of_prompts_for_each_task():
-    seen = seen_of()
-    assert limit_for(seen, ("a", "b"), Options(), most_rows=2000) == 30  # 30 and 10 prompts of 50 tokens
-    assert estimate(seen, ("a", "b"), Options(limit=30)).n_rows == 2000
-    assert limit_for(seen, ("a", "b"), Options(), most_rows=99) is None
-    assert limit_for(seen, ("a", "b"), Options(), most_rows=10**9) == 100
+    seen = outlook_of()
+    assert limit_for(seen, ("even", "odd"), Options(), most_rows=2000) == 30  # 30 and 10 prompts of 50 tokens
+    assert estimate(seen, ("even", "odd"), Options(limit=30)).n_rows == 2000
+    assert limit_for(seen, ("even", "odd"), Options(), most_rows=99) is None
+    assert limit_for(seen, ("even", "odd"), Options(), most_rows=10**9) == 100
 
 
 def test_what_does_not_fit_is_said_in_a_sentence(tmp_path):
-    size = estimate(seen_of(), ("a",), Options())
+    size = estimate(outlook_of(), ("even",), Options())
     disk, memory = of_room(size, free=1000, memory=1000, folder="runs")
     assert disk.startswith("The disk of runs has 1.0 kB free, but this recording may take")
     assert memory.startswith("This machine has 1.0 kB of memory free")
@@ -168,14 +131,14 @@ def test_what_does_not_fit_is_said_in_a_sentence(tmp_path):
 
 
 def test_routers_that_tell_their_size_in_a_forward_only_leave_the_size_open():
-    seen = seen_of(layers=())
-    size = estimate(seen, ("a",), Options())
+    seen = outlook_of(layers=())
+    size = estimate(seen, ("even",), Options())
     assert size.disk_bytes is None
     assert "not known before" in of_disk(size, seen, Options())
 
 
 def test_an_outlook_travels_as_text(tmp_path):
-    assert Outlook.read(seen_of().written()) == seen_of()
+    assert Outlook.read(outlook_of().written()) == outlook_of()
 
 
 @pytest.mark.parametrize("what", ["dense", "no weights", "no tokenizer", "no config"])

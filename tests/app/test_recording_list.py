@@ -1,37 +1,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from app.recordings.dropped import dropped_folder, keep, sweep, without_places
-from app.recordings.kept import HOME, Recordings, Request, lock_of, write_json
+from app.recordings.kept import HOME, Recordings, lock_of, write_json
 from app.recordings.listed import bytes_below, entries, remove
 from app.recordings.live import LiveCounts, live_of
 from app.recordings.record_sentences import duration, first_and_rest, of_live, why_no_name
 from app.runs import find_runs
 from routing import RecordingError, RoutingTrace, open_trace, save_trace
-from tests.app.conftest import counted
+from tests.app.asked_recordings import cut_off, left_behind
+from tests.counted import counted
 from tests.traces import planted_trace
 
 
 def small(seed: int = 0) -> RoutingTrace:
     return planted_trace(seed=seed, n_tasks=2, n_prompts_a_task=2, n_layers=2)
-
-
-def cut_off(trace: RoutingTrace) -> RoutingTrace:
-    return RoutingTrace(replace(trace.storage, provenance=replace(trace.provenance, complete=False)))
-
-
-def asked(root: Path, name: str, **progress) -> Path:
-    folder = root / HOME / name
-    folder.mkdir(parents=True)
-    write_json(folder / "request.json", asdict(Request(model="m", tasks=("t",), out=str(root / name))))
-    write_json(folder / "progress.json", progress)
-    return folder
 
 
 def listed(root: Path):
@@ -42,11 +30,11 @@ def test_the_list_holds_what_was_asked_for_here_and_what_was_made_elsewhere(tmp_
     save_trace(small(), tmp_path / "by hand")
     save_trace(small(), tmp_path / "done")
     save_trace(cut_off(small()), tmp_path / "half")
-    asked(tmp_path, "done", stage="done")
-    asked(tmp_path, "half", stage="stopped")
-    asked(tmp_path, "bad", stage="failed", message="It holds no weights. Copy them.")
-    asked(tmp_path, "killed", stage="recording")
-    asked(tmp_path, "gone", stage="done")
+    left_behind(tmp_path, "done", stage="done")
+    left_behind(tmp_path, "half", stage="stopped")
+    left_behind(tmp_path, "bad", stage="failed", message="It holds no weights. Copy them.")
+    left_behind(tmp_path, "killed", stage="recording")
+    left_behind(tmp_path, "gone", stage="done")
     found = listed(tmp_path)
     states = {
         name: each.state(open_trace(each.run.path) if each.run is not None else None) for name, each in found.items()
@@ -64,7 +52,7 @@ def test_the_list_holds_what_was_asked_for_here_and_what_was_made_elsewhere(tmp_
 
 def test_what_is_deleted_is_gone_with_all_that_was_asked(tmp_path):
     save_trace(small(), tmp_path / "one")
-    asked(tmp_path, "one", stage="done")
+    left_behind(tmp_path, "one", stage="done")
     remove(tmp_path, listed(tmp_path)["one"])
     assert listed(tmp_path) == {}
     assert [each.name for each in tmp_path.iterdir()] == [HOME]
@@ -76,7 +64,7 @@ def test_what_is_being_written_or_lies_elsewhere_is_not_deleted(tmp_path):
     save_trace(cut_off(small()), root / "one")
     with lock_of(root / "one" / "commits.jsonl"), pytest.raises(RecordingError, match="being recorded"):
         remove(root, listed(root)["one"])
-    folder = asked(root, "asked", stage="recording")
+    folder = left_behind(root, "asked", stage="recording")
     with lock_of(folder / "lock"), pytest.raises(RecordingError, match="Cancel it first"):
         remove(root, listed(root)["asked"])
     save_trace(small(), tmp_path / "elsewhere")
@@ -114,7 +102,7 @@ def test_dropped_files_stay_while_a_recording_names_them(tmp_path):
     import os
 
     used, unused = keep([File("a.jsonl", b"1"), File("b.jsonl", b"2")], tmp_path)
-    folder = asked(tmp_path, "one", stage="done")
+    folder = left_behind(tmp_path, "one", stage="done")
     request = json.loads((folder / "request.json").read_text()) | {"tasks": [str(used)]}
     write_json(folder / "request.json", request)
     sweep(tmp_path)

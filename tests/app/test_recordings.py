@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from app.recordings.kept import HOME, Recordings, Request, Standing, is_locked, lock_of, standing_of, write_json
 from app.recordings.worker import Ledger, put_aside, record
-from routing import RecordingError, RoutingTrace, open_trace, save_trace
+from routing import RecordingError, open_trace, save_trace
+from tests.app.asked_recordings import cut_off, left_behind
 from tests.tiny import save_tiny
 from tests.traces import planted_trace
 
@@ -44,11 +45,6 @@ def asked(tmp_path: Path, model: Path):
     return request
 
 
-def cut_off(trace: RoutingTrace) -> RoutingTrace:
-    """The same run as one that did not come to its end."""
-    return RoutingTrace(replace(trace.storage, provenance=replace(trace.provenance, complete=False)))
-
-
 def until(recordings: Recordings, name: str, reached) -> Standing:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not reached(standing := recordings.standing(name)):
@@ -59,16 +55,6 @@ def until(recordings: Recordings, name: str, reached) -> Standing:
 
 def has_ended(standing: Standing) -> bool:
     return not standing.is_alive
-
-
-def ask_on_disk(root: Path, name: str, request: Request, **progress) -> Path:
-    """What a recording that somebody else runs, or ran, leaves beside the runs."""
-    folder = root / HOME / name
-    folder.mkdir(parents=True)
-    write_json(folder / "request.json", asdict(request))
-    if progress:
-        write_json(folder / "progress.json", progress)
-    return folder
 
 
 @pytest.mark.slow
@@ -165,7 +151,7 @@ recordings.start("one", read_request(Path({str(tmp_path)!r})))
     ],
 )
 def test_what_the_disk_says_of_a_recording(tmp_path, asked, told, is_held, stage):
-    folder = ask_on_disk(tmp_path, "one", asked(), **told)
+    folder = left_behind(tmp_path, "one", asked(), **told)
     with (folder / "lock").open("w") as lock:
         if is_held:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -174,7 +160,7 @@ def test_what_the_disk_says_of_a_recording(tmp_path, asked, told, is_held, stage
 
 
 def test_names_of_runs_become_one_folder_each(tmp_path, asked):
-    ask_on_disk(tmp_path, "sweep%2Flr%203", asked(), stage="stopped")
+    left_behind(tmp_path, "sweep%2Flr%203", asked(), stage="stopped")
     (found,) = Recordings(tmp_path).all()
     assert found.name == "sweep/lr 3"
     assert Recordings(tmp_path).standing("sweep/lr 3") == found
@@ -221,7 +207,7 @@ def test_a_model_that_was_never_recorded_is_offered_beside_the_runs(offered):
 
 def test_choosing_it_says_what_it_is_and_shows_how_far_its_recording_is(offered, asked, tmp_path):
     told = {"stage": "recording", "n_prompts": 30, "n_prompts_total": 120, "n_tokens": 900, "recording_seconds": 3.0}
-    folder = ask_on_disk(tmp_path / "runs", "tiny", asked(), began=time.time() - 7, **told)
+    folder = left_behind(tmp_path / "runs", "tiny", asked(), began=time.time() - 7, **told)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         page = offered("tiny", "load")
@@ -236,7 +222,7 @@ def test_choosing_it_says_what_it_is_and_shows_how_far_its_recording_is(offered,
 
 
 def test_one_that_failed_is_not_tried_again_unasked_and_says_why(offered, asked, tmp_path):
-    ask_on_disk(tmp_path / "runs", "tiny", asked(), stage="failed", message="It holds <b>no</b> weights. Copy them.")
+    left_behind(tmp_path / "runs", "tiny", asked(), stage="failed", message="It holds <b>no</b> weights. Copy them.")
     page = offered("tiny")
     assert page.title[0].value == "tiny is not recorded yet"
     assert "weights\\. Copy them\\." in page.error[0].value

@@ -21,8 +21,9 @@ from app.report.run import run_report, view_report
 from routing import RoutingTrace, open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
 from tests.analysis.test_findings import stored_knock_out
-from tests.app.conftest import counted
-from tests.traces import encoder_decoder_trace, planted_trace, trace_of
+from tests.counted import counted
+from tests.odd_runs import ODD
+from tests.traces import planted_trace
 
 HOSTILE = (
     "<script>window.hacked = true</script>",
@@ -163,17 +164,9 @@ def test_markdown_of_a_definition():
     )
 
 
-@pytest.mark.parametrize(
-    "trace",
-    [
-        trace_of([[0, 1]], n_experts=4),
-        encoder_decoder_trace(),
-        counted(planted_trace(seed=0, n_tasks=3, n_prompts_a_task=2)),
-    ],
-    ids=["one token", "encoder–decoder", "counts"],
-)
-def test_small_and_odd_runs_have_a_report(trace):
-    assert "Can it be trusted?" in run_report(trace, name="odd")
+@pytest.mark.parametrize("odd", ["one token", "encoder–decoder", "counts"])
+def test_small_and_odd_runs_have_a_report(odd):
+    assert "Can it be trusted?" in run_report(ODD[odd](), name="odd")
 
 
 TOGETHER, CAUSES, CHANGED, PLACED = (

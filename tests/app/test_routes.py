@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +9,7 @@ import pytest
 from app.views.routes.snapshots import route_snapshots
 from routing import RoutingTrace, TraceError
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
-from tests.app.conftest import text_of
-
-
-def spec(page, key: str) -> dict:
-    (chart,) = (each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
-
-
-def keys(page) -> list[str]:
-    return [each.key for each in page.get("plotly_chart")]
+from tests.app.conftest import charts_of, figure_of, text_of
 
 
 def of_checkpoint(trace: RoutingTrace, folder: Path) -> RoutingTrace:
@@ -50,8 +40,8 @@ def test_the_route_map_in_every_order(app_on, soft, rows):
     trace = task_moe_trace(seed=0, soft=soft)
     page = app_on(trace, "routes", {"rows": rows})
     assert not page.exception
-    assert keys(page) == ["routes_map", "routes_features", "routes_entropy", "routes_alike"]
-    shown = spec(page, "routes_map")["layout"]["yaxis"]["ticktext"]
+    assert charts_of(page) == ["routes_map", "routes_features", "routes_entropy", "routes_alike"]
+    shown = figure_of(page, "routes_map")["layout"]["yaxis"]["ticktext"]
     assert sorted(shown) == sorted(trace.tasks)
     assert (shown == list(trace.tasks)) == (rows == "model") or rows == "type"
     said = text_of(page)
@@ -72,7 +62,7 @@ def test_routes_over_training_beside_the_checkpoint_are_shown_step_by_step(app_o
     write_snapshots(tmp_path / "model", trace)
     page = app_on(of_checkpoint(trace, tmp_path / "model"), "routes", {"step": "150"})
     assert not page.exception
-    assert {"routes_snapshot", "routes_over_training", "routes_correlations"} <= set(keys(page))
+    assert {"routes_snapshot", "routes_over_training", "routes_correlations"} <= set(charts_of(page))
     said = text_of(page)
     assert "step 50 of stage 2" in said
     assert "From step 100 to 300 the specialization of a layer went from 0.00 to **" in said
@@ -117,6 +107,6 @@ def test_what_is_selected_is_framed_and_narrows_rows_and_layers(app_on):
     query = {"tasks": ",".join(trace.tasks[:3]), "layers": "enc00,dec00", "experts": "enc00.E1"}
     page = app_on(trace, "routes", query)
     assert not page.exception
-    drawn = spec(page, "routes_map")["layout"]
+    drawn = figure_of(page, "routes_map")["layout"]
     assert sorted(drawn["yaxis"]["ticktext"]) == sorted(trace.tasks[:3])
     assert len([each for each in drawn["shapes"] if each["type"] == "rect"]) == 1

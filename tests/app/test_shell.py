@@ -6,7 +6,8 @@ import pytest
 
 from app.view_list import VIEWS
 from routing import Focus, RoutingTrace, Selection
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import text_of
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, planted_trace, trace_of
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import time
 
 import numpy as np
@@ -13,9 +12,9 @@ from app.views.tasks import questions as task_questions
 from app.views.tasks.feature_table import feature_columns, held_columns, of_tasks
 from app.views.tasks.features import strongest_of
 from routing import RoutingTrace, open_trace, save_trace
-from tests.adapter_traces import task_moe_trace
-from tests.app.conftest import counted, text_of
-from tests.traces import TASKS, encoder_decoder_trace, null_trace, planted_trace, trace_of
+from tests.app.conftest import charts_of, figure_of, text_of
+from tests.odd_runs import ODD
+from tests.traces import TASKS, null_trace, planted_trace, trace_of
 
 SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
 PARTS = ("controls", "features", "clusters", "layers", "answers")
@@ -26,15 +25,6 @@ _TABLES = slow_answers.tables
 def at_once(monkeypatch):
     """Answer while the page waits: that processes of their own answer has a test of its own."""
     monkeypatch.setattr(slow_answers, "tables", lambda *a, **options: _TABLES(*a, **(options | {"slow": False})))
-
-
-def shown(page) -> set[str]:
-    return {chart.key for chart in page.get("plotly_chart")}
-
-
-def layout_of(page, key: str) -> dict:
-    chart = next(each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)["layout"]
 
 
 def with_prompts(trace: RoutingTrace, **columns) -> RoutingTrace:
@@ -97,7 +87,7 @@ def test_the_controls_are_switches_of_the_url(open_app):
 def test_controls_keep_the_rows_and_layers_of_the_selection(open_app):
     query = {"run": "even", "part": "controls", "tasks": "facts,spans", "layers": "L02"}
     page = open_app("tasks", query)
-    layout = layout_of(page, "tasks_controlled")
+    layout = figure_of(page, "tasks_controlled")["layout"]
     assert layout["yaxis"]["ticktext"] == ["spans", "facts"]
     assert layout["xaxis"]["title"]["text"] == "expert of layer L02"
     assert "of 16 cells" in text_of(page)  # 2 tasks × 8 experts
@@ -117,8 +107,8 @@ def test_a_column_of_the_user_is_found_where_it_decides(app_on):
     assert (strongest["r"] > 0.95).all()
     page = app_on(trace, "tasks", {"part": "features", "feature": "climate"})
     assert not page.exception
-    assert layout_of(page, "tasks_feature_cells")["yaxis"]["ticktext"] == ["warm", "cold", "dry"]
-    assert {"tasks_feature_cells", "tasks_feature_best"} <= shown(page)
+    assert figure_of(page, "tasks_feature_cells")["layout"]["yaxis"]["ticktext"] == ["warm", "cold", "dry"]
+    assert {"tasks_feature_cells", "tasks_feature_best"} <= set(charts_of(page))
 
 
 def test_what_another_column_explains_is_taken_from_both(app_on):
@@ -156,7 +146,7 @@ def test_what_another_column_explains_is_taken_from_both(app_on):
     said = text_of(page)
     assert "With weight held fixed over tasks" in said
     assert "of the spread of a feature are left" in said
-    assert layout_of(page, "tasks_feature_cells")
+    assert figure_of(page, "tasks_feature_cells")["layout"]
     twins = text_of(app_on(trace, "tasks", {"part": "features", "feature": "climate", "held": "twin"}))
     assert "nothing is left of warm and cold" in twins or "nothing is left of cold and warm" in twins
 
@@ -217,10 +207,10 @@ def test_every_clustering_is_shown_or_says_why_not(open_app, of, by):
 def test_layers_tell_of_the_task_where_experts_were_planted(open_app):
     page = open_app("tasks", {"run": "even", "part": "layers"})
     assert not page.exception
-    assert {"tasks_information", "tasks_halves"} <= shown(page)
+    assert {"tasks_information", "tasks_halves"} <= set(charts_of(page))
     assert "**L02** says most" in text_of(page)
     assert "Two halves of the prompts agree" in text_of(page)
-    assert "tasks_control" not in shown(page)
+    assert "tasks_control" not in charts_of(page)
 
 
 def test_an_untrained_snapshot_that_tells_more_is_said_to(open_app, tmp_path):
@@ -242,7 +232,7 @@ def test_an_expert_that_goes_with_being_right_is_named(app_on):
     assert not page.exception
     assert "being right or wrong beyond scores dealt within tasks" in text_of(page)
     assert "**L01·E5**" in text_of(page)
-    assert layout_of(page, "tasks_answers")["yaxis"]["ticktext"][0] == "L01·E5"
+    assert figure_of(page, "tasks_answers")["layout"]["yaxis"]["ticktext"][0] == "L01·E5"
     page = app_on(trace, "tasks", {"part": "answers", "layers": "L00"})
     assert "no expert goes with being right beyond chance" in text_of(page)
 
@@ -253,17 +243,9 @@ def test_without_scores_the_page_says_so(app_on):
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize(
-    "trace",
-    [
-        trace_of([[0, 1]], n_experts=4),
-        encoder_decoder_trace(),
-        counted(planted_trace(seed=0, **SHAPE)),
-        task_moe_trace(seed=0),
-    ],
-    ids=["one token", "encoder–decoder", "counts", "a router of tasks"],
-)
-def test_runs_that_say_less_get_a_sentence(app_on, part, trace):
+@pytest.mark.parametrize("odd", ["one token", "encoder–decoder", "counts", "Task-level MoE"])
+def test_runs_that_say_less_get_a_sentence(app_on, part, odd):
+    trace = ODD[odd]()
     page = app_on(trace, "tasks", {"part": part, "experts": f"{trace.layers[0]}.E0"})
     assert not page.exception
     assert len(text_of(page)) > 40

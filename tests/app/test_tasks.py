@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import json
 
 import numpy as np
 import pytest
@@ -10,15 +9,11 @@ import xarray as xr
 from app.components.plot_bridge import Range
 from app.views.tasks.table import Asked, Window
 from figures.cells import cells_of
-from tests.app.conftest import counted, text_of
-from tests.traces import encoder_decoder_trace, null_trace, planted_trace, trace_of
+from tests.app.conftest import figure_of, text_of
+from tests.odd_runs import ODD
+from tests.traces import null_trace
 
 SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
-
-
-def spec(page, key: str) -> dict:
-    chart = next(each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
 
 
 def test_planted_specialists_are_found_and_named(open_app):
@@ -42,13 +37,13 @@ def test_without_an_effect_nothing_is_claimed(app_on):
 def test_every_switch_draws(open_app, values, over):
     page = open_app("tasks", {"run": "even", "values": values, "over": over, "rows": "type", "columns": "clustered"})
     assert not page.exception
-    rows = spec(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]
+    rows = figure_of(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]
     assert len(rows) == (6 if over == "task" else 3)
 
 
 def test_rows_by_type_stand_together(open_app):
     page = open_app("tasks", {"run": "even", "rows": "type"})
-    rows = spec(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]
+    rows = figure_of(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]
     types = [{"spans": "e", "names": "e", "sentiment": "c", "topics": "c"}.get(row, "k") for row in rows]
     assert types == sorted(types, key=types.index)
 
@@ -65,27 +60,19 @@ def test_the_layer_picker_is_the_layer_filter(open_app):
     page = open_app("tasks", {"run": "even"})
     page.selectbox(key="one_layer").select("L01").run()
     assert page.query_params["layers"] == "L01"
-    assert spec(page, "tasks_heatmap")["layout"]["xaxis"]["title"]["text"] == "expert of layer L01"
+    assert figure_of(page, "tasks_heatmap")["layout"]["xaxis"]["title"]["text"] == "expert of layer L01"
     page.selectbox(key="one_layer").select("all layers").run()
     assert "layers" not in page.query_params
 
 
 def test_a_task_filter_keeps_rows_not_meaning(open_app):
     page = open_app("tasks", {"run": "even", "tasks": "facts,spans"})
-    assert set(spec(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == {"facts", "spans"}
+    assert set(figure_of(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == {"facts", "spans"}
 
 
-@pytest.mark.parametrize(
-    "trace",
-    [
-        trace_of([[0, 1]], n_experts=4),
-        encoder_decoder_trace(),
-        counted(planted_trace(seed=0, **SHAPE)),
-        trace_of([[0], [0]], n_experts=1),
-    ],
-    ids=["one token", "encoder–decoder", "counts", "one expert"],
-)
-def test_small_and_odd_runs_draw(app_on, trace):
+@pytest.mark.parametrize("odd", ["one token", "encoder–decoder", "counts", "one expert"])
+def test_small_and_odd_runs_draw(app_on, odd):
+    trace = ODD[odd]()
     page = app_on(trace, "tasks", {"experts": f"{trace.layers[0]}.E0"})
     assert not page.exception
 
@@ -96,14 +83,14 @@ def test_small_and_odd_runs_draw(app_on, trace):
 def test_every_order_shows_every_task_and_expert_once(open_app, rows, columns):
     page = open_app("tasks", {"run": "even", "rows": rows, "columns": columns})
     assert not page.exception
-    layout = spec(page, "tasks_heatmap")["layout"]
+    layout = figure_of(page, "tasks_heatmap")["layout"]
     assert sorted(layout["yaxis"]["ticktext"]) == sorted(["spans", "names", "sentiment", "topics", "facts", "capitals"])
     assert layout["xaxis"]["range"] == [-0.5, 23.5]
 
 
 def test_the_specialists_come_first_where_experts_are_ordered_by_preference(open_app):
     page = open_app("tasks", {"run": "even", "columns": "strength"})
-    cells = spec(page, "tasks_heatmap")["data"][0]["text"]
+    cells = figure_of(page, "tasks_heatmap")["data"][0]["text"]
     assert all("L02·E" in each.partition(" · ")[2] for each in cells[0][:6])
 
 
@@ -113,13 +100,13 @@ ASKED = Asked(values="lift", over="task", rows="type", columns="layer")
 def test_a_link_shows_the_part_that_was_zoomed_into(open_app):
     window = Window(rows=(1, 3), columns=(8, 16)).to_text(ASKED, shape=(6, 24))
     page = open_app("tasks", {"run": "even", "rows": "type", "zoom": window})
-    layout = spec(page, "tasks_heatmap")["layout"]
+    layout = figure_of(page, "tasks_heatmap")["layout"]
     assert len(layout["yaxis"]["ticktext"]) == 2
     assert layout["xaxis"]["title"]["text"] == "expert of layer L01"
     assert "rows 2 to 3 of 6, experts 9 to 16 of 24" in text_of(page)
     page.button(key="whole_table").click().run()
     assert "zoom" not in page.query_params
-    assert len(spec(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == 6
+    assert len(figure_of(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -128,7 +115,7 @@ def test_a_link_shows_the_part_that_was_zoomed_into(open_app):
 def test_a_part_of_another_order_is_the_whole(open_app, zoom):
     page = open_app("tasks", {"run": "even", "rows": "type", "zoom": zoom})
     assert not page.exception
-    assert len(spec(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == 6
+    assert len(figure_of(page, "tasks_heatmap")["layout"]["yaxis"]["ticktext"]) == 6
 
 
 def test_a_zoom_into_pooled_cells_asks_for_the_experts_beneath_them():
@@ -150,7 +137,7 @@ def test_a_zoom_into_pooled_cells_asks_for_the_experts_beneath_them():
 
 def test_both_trees_are_drawn_and_say_what_they_join(open_app):
     page = open_app("tasks", {"run": "even", "columns": "clustered"})
-    drawn = spec(page, "tasks_heatmap")["data"]
+    drawn = figure_of(page, "tasks_heatmap")["data"]
     assert [each["xaxis"] for each in drawn if each.get("yaxis") == "y5"] == ["x"]
     assert [each["yaxis"] for each in drawn if each.get("xaxis") == "x3"] == ["y"]
     said = text_of(page)
@@ -162,13 +149,13 @@ def test_both_trees_are_drawn_and_say_what_they_join(open_app):
 def test_orders_by_a_metric(open_app, orders, over):
     page = open_app("tasks", {"run": "even", "rows": orders[0], "columns": orders[1], "over": over})
     assert not page.exception
-    names = spec(page, "tasks_heatmap")["data"][0]["text"]
+    names = figure_of(page, "tasks_heatmap")["data"][0]["text"]
     assert len({name.partition(" · ")[2] for name in names[0]}) == 24
 
 
 def test_the_busiest_expert_comes_first_by_load(open_app):
     page = open_app("tasks", {"run": "skewed", "columns": "load"})
-    assert spec(page, "tasks_heatmap")["data"][0]["text"][0][0].endswith("L02·E3")
+    assert figure_of(page, "tasks_heatmap")["data"][0]["text"][0][0].endswith("L02·E3")
 
 
 def test_a_large_run_is_shown_before_its_test_and_its_orders_are_there(open_app, monkeypatch):
@@ -183,7 +170,7 @@ def test_a_large_run_is_shown_before_its_test_and_its_orders_are_there(open_app,
     query = {"run": "even", "columns": "clustered"}
     first = open_app("tasks", query)
     assert not first.exception
-    assert spec(first, "tasks_heatmap")["layout"]["xaxis"]["title"]["text"] == "expert, by layer"
+    assert figure_of(first, "tasks_heatmap")["layout"]["xaxis"]["title"]["text"] == "expert, by layer"
     assert "beyond chance" not in text_of(first)
     waits["on"] = False
     then = open_app("tasks", query)
@@ -193,6 +180,6 @@ def test_a_large_run_is_shown_before_its_test_and_its_orders_are_there(open_app,
 
 def test_a_filter_of_tasks_takes_branches_out_of_the_tree(open_app):
     page = open_app("tasks", {"run": "even", "tasks": "facts,spans,topics"})
-    (tree,) = (each for each in spec(page, "tasks_heatmap")["data"] if each.get("xaxis") == "x3")
+    (tree,) = (each for each in figure_of(page, "tasks_heatmap")["data"] if each.get("xaxis") == "x3")
     # Two joins of three rows, four corners each and a gap.
     assert len(np.frombuffer(base64.b64decode(tree["y"]["bdata"]), tree["y"]["dtype"])) == 10

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +8,10 @@ from app.views.together import path_sentences
 from app.views.together import sentences as together_sentences
 from app.views.together.tables import common_tables, pair_tables, path_tables, stay_tables, step_tables, windows_of
 from routing import RoutingTrace
-from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
-from tests.app.conftest import counted, text_of
+from tests.adapter_traces import hyper_moe_trace
+from tests.app.conftest import figure_of, text_of
+from tests.counted import counted
+from tests.odd_runs import ODD
 from tests.traces import WORDS, encoder_decoder_trace, facts_of, null_trace, planted_trace, routed, trace_of
 
 PARTS = ("pairs", "steps", "paths", "stay")
@@ -55,11 +55,6 @@ def said(page) -> str:
     return text_of(page).replace("\\", "").replace("\u00a0", " ")
 
 
-def spec(page, key: str) -> dict:
-    (chart,) = (each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
-
-
 def test_a_planted_pair_is_named_with_its_interval_and_how_many_hold_up(app_on):
     page = app_on(planted_structure(), "together")
     words = said(page)
@@ -68,18 +63,20 @@ def test_a_planted_pair_is_named_with_its_interval_and_how_many_hold_up(app_on):
     assert "of 28 pairs tested hold up" in words
     assert "Pairs of experts of L01" in words  # the layer of the strongest pair is shown first
     # Those that work together are drawn side by side.
-    names = spec(page, "together_pairs")["layout"]["yaxis"]["ticktext"]
+    names = figure_of(page, "together_pairs")["layout"]["yaxis"]["ticktext"]
     assert abs(names.index("E2") - names.index("E5")) == 1
     by_number = app_on(planted_structure(), "together", {"order": "number"})
-    assert spec(by_number, "together_pairs")["layout"]["yaxis"]["ticktext"] == [f"E{number}" for number in range(8)]
-    assert spec(page, "together_strongest")["layout"]["yaxis"]["ticktext"][0] == "L01·E2 + E5"
+    assert figure_of(by_number, "together_pairs")["layout"]["yaxis"]["ticktext"] == [
+        f"E{number}" for number in range(8)
+    ]
+    assert figure_of(page, "together_strongest")["layout"]["yaxis"]["ticktext"][0] == "L01·E2 + E5"
 
 
 def test_a_selected_pair_is_framed_and_told_of(app_on):
     page = app_on(planted_structure(), "together", {"experts": "L01.E2,L01.E5"})
     assert "**L01·E2** and **L01·E5** are chosen together by" in said(page)
     assert "beyond chance" in said(page)
-    assert len(spec(page, "together_pairs")["layout"]["shapes"]) == 2
+    assert len(figure_of(page, "together_pairs")["layout"]["shapes"]) == 2
     other = app_on(planted_structure(), "together", {"experts": "L02.E0,L02.E1"})
     assert "Pairs of experts of L02" in said(other)
     assert "within chance" in said(other)
@@ -122,9 +119,9 @@ def test_layers_and_tasks_of_the_selection_are_those_shown(open_app, part):
     titles = {"pairs": "Pairs of experts of L02", "steps": "From L01 to L02", "paths": "through L00–L02", "stay": ""}
     assert titles[part] in words
     if part == "stay":
-        assert spec(page, "together_repetition")["layout"]["yaxis"]["ticktext"] == ["L02"]
+        assert figure_of(page, "together_repetition")["layout"]["yaxis"]["ticktext"] == ["L02"]
     if part == "paths":
-        assert spec(page, "together_information")["layout"]["yaxis"]["ticktext"] == ["L02"]
+        assert figure_of(page, "together_information")["layout"]["yaxis"]["ticktext"] == ["L02"]
 
 
 @pytest.mark.parametrize(
@@ -140,19 +137,19 @@ def test_counts_alone_say_what_is_missing(app_on):
     assert "counts per task only" in said(page)
 
 
-ODD = {
-    "one token": (lambda: trace_of([[0, 1]], n_experts=4), ("pairs", "stay")),
-    "one expert": (lambda: trace_of([[0], [0]], n_experts=1), ("pairs",)),
-    "encoder–decoder": (encoder_decoder_trace, ("pairs", "steps", "paths")),
-    "PHA": (lambda: pha_trace(seed=0), ("pairs", "stay")),
-    "soft": (lambda: task_moe_trace(seed=0, soft=True), ("pairs", "paths")),
-    "one decision a task": (lambda: task_moe_trace(seed=0), ("steps", "paths")),
+ODD_PARTS = {
+    "one token": ("pairs", "stay"),
+    "one expert": ("pairs",),
+    "encoder–decoder": ("pairs", "steps", "paths"),
+    "PHA": ("pairs", "stay"),
+    "soft": ("pairs", "paths"),
+    "Task-level MoE": ("steps", "paths"),
 }
 
 
-@pytest.mark.parametrize(("name", "part"), [(name, part) for name, (_, parts) in ODD.items() for part in parts])
-def test_odd_runs_get_a_calm_word(app_on, name, part):
-    trace = ODD[name][0]()
+@pytest.mark.parametrize(("odd", "part"), [(odd, part) for odd, parts in ODD_PARTS.items() for part in parts])
+def test_odd_runs_get_a_calm_word(app_on, odd, part):
+    trace = ODD[odd]()
     words = said(app_on(trace, "together", {"part": part}))
     if trace.unit == "prompt" and part == "stay":
         assert "decide once for a whole prompt" in words

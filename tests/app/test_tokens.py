@@ -10,7 +10,8 @@ from app.prompts import choices_around, matching_prompts, outcome_of, prompt_lea
 from app.views.tokens.search import asked_expert, found_prompts
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import figure_of, text_of
+from tests.counted import counted
 from tests.traces import encoder_decoder_trace, planted_trace, random_trace, trace_of
 
 
@@ -31,11 +32,6 @@ def numbers(text: str, n_tokens: int) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), dtype="<u2").reshape(-1, n_tokens)
 
 
-def spec(page) -> dict:
-    (chart,) = (each for each in page.get("plotly_chart") if each.key == "token_route")
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
-
-
 def test_the_first_prompt_is_read_where_none_is_asked_for(open_app):
     page = open_app("tokens", {"run": "even"})
     assert not page.exception
@@ -54,7 +50,7 @@ def test_a_link_names_prompt_token_layer_and_shade(open_app):
     assert sent["layers"][sent["layer"]] == "L02"
     assert legend(sent)["title"] == "Entropy in L02 (share of ln experts)"
     assert "Route of" in text_of(page)
-    assert spec(page)["data"][0]["y"] == ["L00", "L01", "L02"]
+    assert figure_of(page, "token_route")["data"][0]["y"] == ["L00", "L01", "L02"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +103,7 @@ def test_two_stacks_are_told_apart_where_their_positions_are_alike(app_on):
     assert sent["selected"] == sent["sections"][1]["start"]
     assert sent["absent"] == "not routed in this layer"
     assert numbers(sent["experts"], len(sent["texts"]))[sent["layer"], 0] == 65535
-    layers = spec(page)["data"][0]["y"]
+    layers = figure_of(page, "token_route")["data"][0]["y"]
     assert layers
     assert all(layer.startswith("dec") for layer in layers)
 
@@ -257,7 +253,7 @@ def test_what_adapters_add_stands_beside_the_route(app_on):
     page = app_on(trace, "tokens", {"focus": f"{trace.prompts['prompt'].iloc[0]}@1"})
     assert not page.exception
     assert "The adapters add" in text_of(page)
-    assert "Adapter" in json.dumps(spec(page)["layout"]["annotations"])
+    assert "Adapter" in json.dumps(figure_of(page, "token_route")["layout"]["annotations"])
 
 
 def test_the_one_expert_that_is_picked_elsewhere_is_found_in_the_text(open_app):

@@ -10,8 +10,9 @@ import pytest
 
 from app import cache
 from routing import RoutingTrace, open_trace, save_trace
-from tests.app.conftest import counted, text_of
+from tests.app.conftest import charts_of, text_of
 from tests.app.test_tokens import legend, strip
+from tests.counted import counted
 from tests.tiny import save_tiny
 from tests.tiny_systems import save_tiny_system
 from tests.traces import planted_trace, random_trace
@@ -92,13 +93,12 @@ def test_what_a_change_does_is_said_in_figures(tried, query, words):
     text = text_of(page)
     assert words in text
     assert "nats" in text
-    keys = {each.key for each in page.get("plotly_chart")}
-    assert {"next_tokens", "try_surprise", "try_routing"} <= keys
+    assert {"next_tokens", "try_surprise", "try_routing"} <= set(charts_of(page))
     assert ("The runner-up in each layer" in text) == ("token" in query)
     page.button(key="force_nothing").click()
     page = settled(page.run())
     assert "force" not in page.query_params
-    assert "try_routing" not in {each.key for each in page.get("plotly_chart")}
+    assert "try_routing" not in charts_of(page)
 
 
 def test_a_change_of_one_decision_without_a_token_asks_for_one(tried):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,23 +7,14 @@ import pytest
 from app.views.unselected.sentences import of_near_ties
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
-from tests.app.conftest import text_of
+from tests.app.conftest import charts_of, figure_of, text_of
 from tests.traces import planted_trace, trace_of
-
-
-def spec(page, key: str) -> dict:
-    (chart,) = (each for each in page.get("plotly_chart") if each.key == key)
-    return json.loads(chart.proto.spec or chart.proto.figure.spec)
-
-
-def keys(page) -> list[str]:
-    return [each.key for each in page.get("plotly_chart")]
 
 
 def test_every_moe_run_has_margins_ties_and_runners_up(open_app):
     page = open_app("unselected", {"run": "skewed"})
     assert not page.exception
-    assert {"unselected_margins", "unselected_entropy", "unselected_ties", "unselected_second"} <= set(keys(page))
+    assert {"unselected_margins", "unselected_entropy", "unselected_ties", "unselected_second"} <= set(charts_of(page))
     said = text_of(page)
     assert "half have a margin under" in said
     assert "Most ties (margin at most 0.01) are in" in said
@@ -38,8 +27,8 @@ def test_ties_and_layer_are_part_of_the_address(open_app):
     assert not page.exception
     assert "margin at most 0.05" in text_of(page)
     assert "Who comes second in L02" in text_of(page)
-    assert "facts" in spec(page, "unselected_ties")["layout"]["yaxis"]["ticktext"]
-    assert spec(page, "unselected_second")["layout"]["coloraxis"]["colorbar"]["title"]["text"] == "share of tokens"
+    assert "facts" in figure_of(page, "unselected_ties")["layout"]["yaxis"]["ticktext"]
+    assert figure_of(page, "unselected_second")["layout"]["coloraxis"]["colorbar"]["title"]["text"] == "share of tokens"
 
 
 @pytest.mark.parametrize("query", [{"tie": "<b>"}, {"layer": "L99"}, {"second": "?"}, {"site": "x"}, {"vector": "y"}])
@@ -55,7 +44,7 @@ def test_hypermoe_adds_its_adapters_their_likeness_and_what_they_add(app_on, hue
     page = app_on(trace, "unselected", {"layout": "pca", "hue": hue, "vector": "selection_embedding"})
     assert not page.exception
     assert {"unselected_map", "unselected_alike_embedding", "unselected_alike_adapter", "unselected_ratio"} <= set(
-        keys(page)
+        charts_of(page)
     )
     said = text_of(page)
     assert "selection embeddings on a map" in said
@@ -78,7 +67,9 @@ def test_one_layer_of_the_map_shows_that_layer_alone(app_on):
     assert not part.exception
 
     def n_points(page) -> int:
-        return sum(len(each["text"]) for each in spec(page, "unselected_map")["data"] if each["type"] == "scattergl")
+        return sum(
+            len(each["text"]) for each in figure_of(page, "unselected_map")["data"] if each["type"] == "scattergl"
+        )
 
     assert 0 < n_points(part) < n_points(whole)
 
@@ -110,7 +101,7 @@ def test_without_logits_there_are_margins_but_no_entropy(app_on):
     )
     page = app_on(without, "unselected")
     assert not page.exception
-    assert "unselected_margins" in keys(page)
+    assert "unselected_margins" in charts_of(page)
     assert "An entropy needs logits" in text_of(page)
 
 
