@@ -1,6 +1,7 @@
 """Trace in, labelled table out. No pictures, no model, no screen."""
 
 from analysis.adapter_ratio import adapter_ratios
+from analysis.adapter_sharing import adapter_sharing
 from analysis.adapter_signatures import adapter_signatures
 from analysis.agreement import Agreement, ExpertTaskTypes, agreement, expert_task_types
 from analysis.balance_scales import balance_scales, importance, load_by_position
@@ -91,6 +92,7 @@ __all__ = [
     "Verdict",
     "activation_rate",
     "adapter_ratios",
+    "adapter_sharing",
     "adapter_signatures",
     "adapter_similarity",
     "against_control",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from analysis.hierarchy import hierarchical_order
 from analysis.instances import unit_vectors
 from analysis.mantel import mantel
 from analysis.nulls import label_permutations, p_value
@@ -30,7 +31,7 @@ _Z_95 = 1.959963984540054
 
 
 def prototype_similarity(trace: RoutingTrace) -> xr.DataArray:
-    """Cosine similarity of the prototypes.
+    """Cosine similarity of the prototypes; coordinate `leaf` is each one's place in the order of their tree.
 
     Returns:
         (prototype, other) · cosine · −1 to 1.
@@ -41,10 +42,12 @@ def prototype_similarity(trace: RoutingTrace) -> xr.DataArray:
     table = unit_vectors(trace, "prototype")
     names = [str(name) for name in table["prototype"].values]
     types = [trace.task_types.get(name, "other") for name in names]
+    values = table.to_numpy()
+    leaf = np.argsort(hierarchical_order(table, metric="cosine", method="average").order)
     return xr.DataArray(
-        cosines(table.to_numpy()),
+        cosines(values),
         dims=("prototype", "other"),
-        coords={"prototype": names, "other": names, "task_type": ("prototype", types)},
+        coords={"prototype": names, "other": names, "task_type": ("prototype", types), "leaf": ("prototype", leaf)},
         attrs={"unit": "cosine"},
     )
 

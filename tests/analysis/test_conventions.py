@@ -57,6 +57,7 @@ CALLS = {
     "churn": lambda: analysis.churn(TRACE, TRACE),
     "expert_numbering": lambda: analysis.expert_numbering(TRACE, TRACE, n_permutations=5),
     "score_changes": lambda: analysis.score_changes(TRACE, TRACE, n_bootstrap=5),
+    "adapter_sharing": lambda: analysis.adapter_sharing(ADAPTED, n_permutations=5),
     "adapter_similarity": lambda: analysis.adapter_similarity(ADAPTED),
     "distinct_adapters": lambda: analysis.distinct_adapters(ADAPTED),
     "expert_relations": lambda: analysis.expert_relations(ADAPTED, n_permutations=5),

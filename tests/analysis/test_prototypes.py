@@ -7,7 +7,7 @@ from sklearn.metrics import silhouette_samples
 
 import analysis
 from analysis.instances import _silhouettes
-from routing import LayerFacts, open_trace, save_trace
+from routing import LayerFacts, RoutingTrace, open_trace, save_trace
 from routing.errors import TraceError
 from tests.adapter_traces import hyper_moe_trace, pha_trace
 from tests.traces import trace_of
@@ -55,6 +55,24 @@ def test_centers_by_hand():
     assert found["own"].values.tolist() == [pytest.approx(root), 1]
     assert np.isnan(found["own_low"].values[1])  # a single prompt
     np.testing.assert_allclose(analysis.prototype_similarity(trace), np.eye(2))
+
+
+def test_the_tree_puts_like_prototypes_beside_each_other():
+    trace = pha_trace(seed=0)
+    vectors = trace.vectors["prototype"]
+    names, table = vectors["prototype"].values[:4].tolist(), np.array([[1, 0.0], [0, 1], [1, 0.1], [0.1, 1]])
+    pairs = xr.DataArray(table, dims=("prototype", "feature"), coords={"prototype": names})
+    one = RoutingTrace.from_arrays(
+        trace.experts.values[:1],
+        layer_facts=trace.layer_facts,
+        tokens=trace.tokens.iloc[:1],
+        prompts=trace.prompts.iloc[:1],
+        unit="prompt",
+        vectors={"prototype": pairs},
+    )
+    found = analysis.prototype_similarity(one)
+    ordered = [names.index(name) for name in found.sortby("leaf")["prototype"].values]
+    assert {frozenset(ordered[:2]), frozenset(ordered[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
 
 
 def test_silhouettes_agree_with_sklearn():
