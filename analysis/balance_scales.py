@@ -14,6 +14,7 @@ from analysis.intervals import interval_95
 from analysis.passes import BatchOrder, batches_of
 from analysis.positions import bin_names, bin_of_position, n_position_bins
 from analysis.rates import draws_of_prompts
+from analysis.redrawing import redrawn_sums
 from analysis.scan import By, keyed_blocks, mapped_chunks, prompt_blocks, require_tokens, token_groups
 from analysis.size_effects import chance_of_sizes
 from routing.chunks import Chunk
@@ -147,9 +148,8 @@ def load_by_position(trace: RoutingTrace, *, n_bootstrap: int = 200, seed: int =
             counts_GLE[number, layers] = table.assignments_GLE.sum(axis=0)
             tokens_GL[number, layers] = table.tokens_GL.sum(axis=0)
             if n_bootstrap and n_prompts > 1:
-                flat = table.assignments_GLE.reshape(n_prompts, -1).astype(float)
-                drawn = (weights_RP @ flat).reshape(n_bootstrap, *table.assignments_GLE.shape[1:])
-                value_RL = max_over_mean(drawn, exists=exists_LE[layers])
+                drawn_RLE = redrawn_sums(table.assignments_GLE, weights_RP)
+                value_RL = max_over_mean(drawn_RLE, exists=exists_LE[layers])
                 bounds[:, number, layers] = interval_95(value_RL)
     metrics = balance_metrics(counts_GLE.astype(float), exists=exists_LE)
     total = counts_GLE.sum(axis=2, keepdims=True)

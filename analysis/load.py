@@ -11,6 +11,7 @@ import xarray as xr
 from analysis.balance import BALANCE_UNITS, balance_metrics
 from analysis.measure import about, rate_unit, share_unit
 from analysis.rates import Over, decided_by_task, group_of_prompt
+from analysis.redrawing import redrawn_sums
 from analysis.scan import By, CountTable, count_table, prompt_blocks
 from routing.trace import RoutingTrace
 
@@ -200,6 +201,5 @@ def _bootstrap(
             weights[group] = drawn_BU[:, unit_of]
     for layers, table in prompt_blocks(trace):
         for group, weights_BP in weights.items():
-            counts_PLE = table.assignments_GLE[group_P == group]
-            flat = counts_PLE.reshape(len(counts_PLE), -1).astype(float)
-            yield layers, group, (weights_BP @ flat).reshape(n_bootstrap, *counts_PLE.shape[1:])
+            counts_PLE = table.assignments_GLE if by is None else table.assignments_GLE[group_P == group]
+            yield layers, group, redrawn_sums(counts_PLE, weights_BP)

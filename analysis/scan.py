@@ -238,15 +238,18 @@ def _scanned(
         if n_names * n_layers * n_slots > SMALL_PARTIAL:
             # Groups of a chunk lie close together (prompts do), so a table of their range is small.
             used = key_T[key_T >= 0]
-            held = np.arange(used.min(), used.max() + 1) if used.size else used
+            first, last = (int(used.min()), int(used.max())) if used.size else (0, -1)
+            held = np.arange(first, last + 1)
+            # A slice is added to in its place; groups picked one by one are copied out and back.
+            names = slice(first, last + 1)
             if len(held) * n_layers * n_slots > LARGEST_PARTIAL:
-                held = np.unique(used)
+                names = held = np.unique(used)
             if len(held) > 1 and len(held) * n_layers * n_slots > LARGEST_PARTIAL:
                 half = len(key_T) // 2
                 yield from counted(experts_TLR[:half], key_T[:half])
                 yield from counted(experts_TLR[half:], key_T[half:])
                 return
-            names, n_names = held, len(held)
+            n_names = len(held)
             key_T = np.where(key_T >= 0, np.searchsorted(held, key_T), -1)
         counts, tokens = count(
             frozen(np.ascontiguousarray(experts_TLR).view(word)),
