@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.jobs import Jobs
+from app.recordings.models import place_of
 from app.recordings.outlook import Outlook
 
 __all__ = ["Looking", "ask", "is_asked", "looks_like_hub_name", "why_no_folder"]
@@ -92,7 +93,7 @@ def why_no_folder(model: str) -> str:
 
 
 def _key(model: str, sources: Sequence[str], *, revision: str | None, trust_remote_code: bool) -> str:
-    stamps = [(source, _stamp(Path(source))) for source in sources]
+    stamps = [(source, _stamp(place_of(source))) for source in sources]
     return json.dumps([model, _stamp(Path(model)), stamps, revision, trust_remote_code])
 
 

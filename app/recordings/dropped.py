@@ -6,15 +6,15 @@ import hashlib
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Protocol
 
 from app.recordings.kept import HOME, read_request
 
-__all__ = ["DROPPED_KINDS", "dropped_folder", "keep", "sweep", "without_places"]
+__all__ = ["dropped_folder", "keep", "sweep", "without_places"]
 
-DROPPED_KINDS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 _SECONDS_UNUSED = 24 * 3600
 _UNSAFE = re.compile(r"[^\w.-]+")
 
@@ -47,9 +47,12 @@ def keep(files: Iterable[Dropped], runs: Path) -> tuple[Path, ...]:
         name = _UNSAFE.sub("_", PurePath(file.name.replace("\\", "/")).name).lstrip(".") or "tasks.jsonl"
         digest = hashlib.sha256(name.encode() + b"\0" + content).hexdigest()[:16]
         path = dropped_folder(runs) / digest / name
-        if not path.is_file():
+        if path.is_file():
+            # Whoever drops it again needs it for another day.
+            path.parent.touch()
+        else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{name}.draft")
+            draft = path.with_name(f".{uuid.uuid4().hex}.draft")
             draft.write_bytes(content)
             draft.replace(path)
         kept.append(path)
@@ -64,7 +67,7 @@ def sweep(runs: Path) -> None:
     requests = (read_request(each) for each in (runs / HOME).iterdir() if each.is_dir())
     used = {source for request in requests if request is not None for source in request.tasks}
     for each in folder.iterdir():
-        old = time.time() - each.stat().st_mtime > _SECONDS_UNUSED
+        old = each.is_dir() and time.time() - each.stat().st_mtime > _SECONDS_UNUSED
         if old and not any(str(path) in used for path in each.iterdir()):
             shutil.rmtree(each, ignore_errors=True)
 

@@ -26,6 +26,7 @@ _ROWS_AT_ONCE = 3 * 8192
 _MOST_ADAPTERS = 2048
 # Logits come in float32, and are copied once for likelihoods.
 _LOGIT_BYTES, _LOGIT_COPIES = 4, 2
+_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 # What the first forwards of a model load beside it: kernels, buffers of threads.
 _RUNNING_BYTES = 150_000_000
 
@@ -150,15 +151,16 @@ def free_disk(folder: Path) -> int:
 def free_memory() -> int | None:
     """Bytes of memory that a process may still take; None where the system does not say."""
     try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        lines = _MEMINFO.read_text("ascii").splitlines()
     except OSError:
         return None
     free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
     # A container may be given less than the machine has.
-    allowed, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    allowed, used = (_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
     if allowed is None or used is None:
         return free
-    return max(0, allowed - used) if free is None else min(free, max(0, allowed - used))
+    left = max(0, allowed - max(0, used - _held_for_files()))
+    return left if free is None else min(free, left)
 
 
 def _n_prompts(task: TaskOutlook, limit: int | None) -> int:
@@ -262,6 +264,15 @@ def _batch_bytes(seen: Outlook, tasks: Sequence[TaskOutlook], options: Options) 
         generates = written > 0 and not each.n_option and not seen.by_prompt
         widest = max(widest, 1.0 if generates else each.longest + written)
     return options.batch_size * widest * seen.n_vocabulary * _LOGIT_BYTES * _LOGIT_COPIES
+
+
+def _held_for_files() -> int:
+    """Bytes of a container that hold files read before, which the system gives back to whoever asks."""
+    try:
+        lines = (_CGROUP / "memory.stat").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
 
 
 def _number(path: Path) -> int | None:

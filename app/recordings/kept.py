@@ -31,6 +31,7 @@ __all__ = [
     "Stage",
     "Standing",
     "is_locked",
+    "is_stopped",
     "lock_of",
     "read_request",
     "standing_of",
@@ -167,9 +168,11 @@ class Recordings:
             folder.mkdir(parents=True, exist_ok=True)
             with lock_of(folder / "lock") as lock:
                 if lock is not None:
-                    (folder / _STOP).unlink(missing_ok=True)
+                    # Of one before under this name: its number may be another process's by now.
+                    for left in (_STOP, "pid", "live.json"):
+                        (folder / left).unlink(missing_ok=True)
                     write_json(folder / "request.json", asdict(request))
-                    write_json(folder / "progress.json", {"stage": "waiting", "began": time.time()})
+                    write_json(folder / "progress.json", {"stage": "loading", "began": time.time()})
                     process = started(_WORKER, (str(folder), str(lock)), log=folder / "log.txt", keeps=(lock,))
                     (folder / "pid").write_text(str(process.pid))
                     self._mine.append((name, process))
@@ -198,8 +201,9 @@ class Recordings:
         if there is None or not there.is_alive:
             return
         (folder / _STOP).touch()
-        # The lock is held, so the number is still that of the process which holds it.
-        with suppress(ProcessLookupError, FileNotFoundError):
+        # The lock is held, so the number is still that of the process which holds it. One that has none yet looks
+        # itself whether it was stopped.
+        with suppress(ProcessLookupError, FileNotFoundError, ValueError):
             os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
 
     def folder(self, name: str) -> Path:
@@ -224,16 +228,20 @@ def standing_of(folder: Path) -> Standing | None:
     told = _read_json(folder / "progress.json") or {}
     stage = told.pop("stage", "waiting")
     if stage not in _ENDS:
-        is_stopped = (folder / _STOP).exists()
         if is_alive:
             # Between two words of it the time goes on.
             told["seconds"] = time.time() - told.get("began", time.time())
-            stage = "stopping" if is_stopped else stage
+            stage = "stopping" if is_stopped(folder) else stage
         else:
-            stage = "stopped" if is_stopped else "lost"
+            stage = "stopped" if is_stopped(folder) else "lost"
     known = {key: value for key, value in told.items() if key in Standing.__dataclass_fields__}
     log = _tail(folder / "log.txt") if stage in ("failed", "lost") else ""
     return Standing(name=unquote(folder.name), request=request, stage=stage, log=log, **known)
+
+
+def is_stopped(folder: Path) -> bool:
+    """Whether the recording of a folder was asked to end."""
+    return (folder / _STOP).exists()
 
 
 def read_request(folder: Path) -> Request | None:

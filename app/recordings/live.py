@@ -74,13 +74,15 @@ class LiveCounts:
         experts = trace.experts
         assert experts is not None, "a trace holds counts or experts"
         top_k = [facts.top_k for facts in trace.layer_facts]
+        # Taken over as a whole: what was counted before a look that failed would be counted again.
+        counts_LE = self._counts_LE.copy()
         for start in range(self._n_rows, trace.n_tokens, _ROWS_AT_ONCE):
             rows_TLR = experts[start : min(start + _ROWS_AT_ONCE, trace.n_tokens)].to_numpy()
             for layer, k in enumerate(top_k):
                 chosen = rows_TLR[:, layer, :k].ravel()
                 found = np.bincount(chosen[chosen != trace.absent], minlength=trace.n_experts)
-                self._counts_LE[layer] += found
-        self._n_rows = trace.n_tokens
+                counts_LE[layer] += found
+        self._counts_LE, self._n_rows = counts_LE, trace.n_tokens
 
     def _leave(self, trace: RoutingTrace) -> None:
         assert self._counts_LE is not None, "what is left was counted"

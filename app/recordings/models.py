@@ -11,7 +11,7 @@ from typing import Any
 
 from app.recordings.kept import Request
 
-__all__ = ["MODELS_VARIABLE", "SAMPLE_TASKS", "Model", "about", "found_models", "request_for", "shown_path"]
+__all__ = ["MODELS_VARIABLE", "SAMPLE_TASKS", "Model", "about", "found_models", "place_of", "request_for", "shown_path"]
 
 MODELS_VARIABLE = "ROUTESCOPE_MODELS"
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -102,6 +102,11 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def place_of(shown: str) -> Path:
+    """Where a path lies that `shown_path` gave, whatever folder the app was started from."""
+    return _REPOSITORY / shown
 
 
 def shown_path(path: Path) -> str:

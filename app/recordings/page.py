@@ -9,7 +9,7 @@ import streamlit as st
 
 from app import cache, sentences
 from app.recordings.kept import Request, Standing, is_locked
-from app.recordings.models import about, request_for
+from app.recordings.models import about, place_of, request_for
 from app.recordings.offers import Offer
 from app.recordings.progress import watch
 from routing import RoutingTrace
@@ -32,7 +32,8 @@ def recording_page(offer: Offer) -> None:
     alive = standing is not None and standing.is_alive
     name = sentences.escaped(offer.name)
     st.title(f"Recording {name}" if alive else f"{name} is not recorded yet", anchor=False)
-    folder = offer.model.folder if offer.model is not None else standing.request.model if standing is not None else ""
+    asked = place_of(standing.request.model) if standing is not None else ""
+    folder = offer.model.folder if offer.model is not None else asked
     with st.container(width=760):
         if what := about(folder):
             st.markdown(sentences.escaped(what))

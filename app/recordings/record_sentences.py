@@ -37,7 +37,8 @@ ICONS: dict[State, tuple[str, str]] = {
     "cut off": (":material/content_cut:", "orange"),
 }
 _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z“])")
-_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,79}")
+# Other letters take several bytes, nine in the name of the folder that says how far it is.
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,79}", re.ASCII)
 
 
 def duration(seconds: float) -> str:
@@ -164,11 +165,11 @@ def why_no_name(name: str, taken: Sequence[str]) -> str:
         return "The trace needs a name."
     if not _NAME.fullmatch(name):
         return (
-            f"“{escaped(name)}” cannot name a folder: use letters, digits, dots, dashes and underscores, 80 at "
-            "most, and begin with a letter or a digit."
+            f"“{escaped(name)}” cannot name a folder: use letters from A to Z, digits, dots, dashes and "
+            "underscores, 80 at most, and begin with a letter or a digit."
         )
     if name in taken:
-        return f"There is a recording named “{escaped(name)}” already: choose another name, or delete that one below."
+        return f"There is a recording named “{escaped(name)}” already: choose another name, or delete that one first."
     return ""
 
 

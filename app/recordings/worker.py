@@ -13,10 +13,12 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.recordings.kept import Request, Stage, is_locked, lock_of, read_request, write_json
+from app.recordings.kept import Request, Stage, is_locked, is_stopped, lock_of, read_request, write_json
 from app.recordings.live import LiveCounts
 from app.recordings.process import peak_bytes
 from routing import RecordingError, RoutingError, open_trace, read_tasks
@@ -82,8 +84,9 @@ def main(folder: Path, lock: int) -> None:
 
 def _work(folder: Path, request: Request, ledger: Ledger) -> None:
     try:
-        ledger.stage("waiting")
-        with lock_of(folder.parent / "turn", is_patient=True):
+        if is_stopped(folder):
+            raise KeyboardInterrupt
+        with _turn(folder.parent / "turn", ledger):
             record(request, ledger, folder=folder)
         ledger.stage("done")
     except KeyboardInterrupt:
@@ -94,6 +97,18 @@ def _work(folder: Path, request: Request, ledger: Ledger) -> None:
     except Exception as error:  # noqa: BLE001 - whoever waits is told, and the log has the rest
         traceback.print_exc()
         ledger.stage("failed", f"The recorder met an error of its own: {type(error).__name__}: {error}")
+
+
+@contextmanager
+def _turn(path: Path, ledger: Ledger) -> Iterator[None]:
+    """Hold the turn, once whoever has it is done."""
+    with lock_of(path) as lock:
+        if lock is not None:
+            yield
+            return
+    ledger.stage("waiting")
+    with lock_of(path, is_patient=True):
+        yield
 
 
 def record(request: Request, ledger: Ledger, *, folder: Path) -> None:

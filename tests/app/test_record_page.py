@@ -91,7 +91,11 @@ def test_what_was_filled_in_is_what_is_asked_for(page, places):
         assert (request.only, request.limit, request.out) == (("odd",), 3, str(runs / "first"))
         assert not request.trust_remote_code
         assert "Recording first" in text_of(test)
-        assert "Another recording is at work" in text_of(test)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while Recordings(runs).standing("first").stage != "waiting":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "Another recording is at work" in text_of(test.run())
         assert test.text_input(key="record_name_tiny_1").value == "tiny"
         test.button(key="cancel_first").click().run()
         deadline = time.monotonic() + PATIENCE_SECONDS

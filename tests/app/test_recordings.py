@@ -107,7 +107,7 @@ def test_one_that_waits_for_its_turn_can_be_cancelled_by_a_server_that_did_not_s
         assert lock is not None
         Recordings(tmp_path).start("one", asked())
         other = Recordings(tmp_path)
-        assert other.standing("one").stage == "waiting"
+        assert until(other, "one", lambda each: each.stage == "waiting")
         other.stop("one")
         assert until(other, "one", has_ended).stage == "stopped"
 
