@@ -12,6 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from app import headings
 from app.components.figure_saver import figure_saver
 from app.components.plot_bridge import Click, Label, Range, Tooltip, plot_bridge
 from app.definitions import definition_of
@@ -75,6 +76,7 @@ def panel(
     on_brush: Callable[[Brush], None] | None = None,
     on_range: Callable[[Range | None], None] | None = None,
     on_label: Callable[[Label], None] | None = None,
+    on_hide: Callable[[tuple[str, ...]], None] | None = None,
     tooltip: Tooltip | None = None,
     drawn: Callable[[], object] | None = None,
 ) -> None:
@@ -93,6 +95,7 @@ def panel(
         on_brush: called with what a lasso, a box or a click took in, before the page runs again.
         on_range: called with the part that was zoomed into, None for all of it, before the page runs again.
         on_label: called with a clicked name beside an axis, before the page runs again.
+        on_hide: called with the names that the legend leaves out, once the reader changed that.
         tooltip: what the cells of a large heatmap say when pointed at.
         drawn: draws the picture in place of the figure, which only reports then keep.
     """
@@ -101,7 +104,7 @@ def panel(
         shown.append(kept)
     with st.container(key=f"panel_{key}", gap="xsmall"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-            st.markdown(f"#### {title}", width="stretch")
+            headings.part(title, width="stretch")
             definitions_popover(definitions, key=key, made_of=made_of)
             data_popover(table, key=key, definitions=definitions)
             _save_popover(table, key=key, is_chart=drawn is None)
@@ -120,7 +123,9 @@ def panel(
         else:
             st.plotly_chart(figure, on_select=lambda: _brushed(key, on_brush), **common)
         if on_click is not None or on_range is not None:
-            plot_bridge(target=key, on_click=on_click, on_range=on_range, on_label=on_label, tooltip=tooltip)
+            plot_bridge(
+                target=key, on_click=on_click, on_range=on_range, on_label=on_label, on_hide=on_hide, tooltip=tooltip
+            )
         st.markdown(reading)
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from app import cache, choices, sentences, state, status
+from app import cache, choices, headings, sentences, state, status
 from app.chips import selection_chips, selection_tools
 from app.components.guide import guide
 from app.components.page_watch import page_watch
@@ -63,7 +63,8 @@ def main() -> None:
     if going := state.going_to():
         st.switch_page(pages[going[0]], query_params=going[1])
     with st.sidebar:
-        st.markdown("### RouteScope")
+        with st.container(key="brand"):
+            st.markdown("RouteScope")
         for group in dict.fromkeys(view.group for view in VIEWS):
             with st.container(gap="xxsmall", key=f"views_{group.split()[0].lower()}" if group else "views_first"):
                 if group:
@@ -75,6 +76,7 @@ def main() -> None:
                     st.page_link(recordings, query_params=state.link_query(), width="stretch")
         guide(tour(), KEYS)
         page_watch(mode(), page=chosen.url_path, on_went=state.went)
+    headings.begin()
     with status.told():
         chosen.run()
 

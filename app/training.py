@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.dynamics import over_training
-from app import cache, sentences
+from app import cache, headings, sentences
 from app.panel import empty, mode, panel
 from app.runs import snapshots
 from figures.lines import training_curves
@@ -81,7 +81,7 @@ def training_panels(
     series = snapshots(cache.runs(), run) if run is not None else ()
     if not series:
         return
-    st.subheader(heading, anchor=False)
+    headings.section(heading)
     try:
         traces = {str(each.step): cache.trace_of(each) for each in series}
         table = cache.answer_over(traces, training_within, **_parts(within)).reset_index()
@@ -114,7 +114,7 @@ def _parts(within: Selection | None) -> dict[str, tuple[str, ...]]:
 
 def _panel(table: pd.DataFrame, curve: Curve, *, key: str) -> None:
     if table[curve.value].isna().all():
-        st.markdown(f"#### {curve.title}")
+        headings.part(curve.title)
         empty(sentences.of_training(table, curve.value), "Clear a task above.")
         return
     level, name = sentences.training_reference(table, curve.reference)

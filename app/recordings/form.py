@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import cache, sentences, status
+from app import cache, headings, sentences, state, status
 from app.commands.terminal import bytes_in_words
 from app.recordings import dropped
 from app.recordings import record_sentences as words
@@ -45,12 +45,18 @@ class _Asked:
         return not Path(self.model).is_dir()
 
 
-def form(taken: Sequence[str], *, n_asked: int) -> None:
+@dataclass
+class _Started:
+    """How many recordings this session started; a name is proposed anew after each."""
+
+    n: int = 0
+
+
+def form(taken: Sequence[str]) -> None:
     """Draw the form.
 
     Args:
         taken: names that traces have already.
-        n_asked: how many recordings were asked for so far; a name is proposed anew after each.
     """
     left, right = st.columns([5, 4], gap="large")
     with left:
@@ -86,7 +92,7 @@ def form(taken: Sequence[str], *, n_asked: int) -> None:
         options = replace(
             options, dtype=request.dtype, batch_size=request.batch_size, n_runners_up=request.n_runners_up
         )
-        _size_and_start(seen, tasks, options, request=request, taken=taken, n_asked=n_asked)
+        _size_and_start(seen, tasks, options, request=request, taken=taken)
 
 
 def _model_and_tasks() -> _Asked | None:
@@ -304,13 +310,13 @@ def _more(seen: Outlook, options: Options) -> Request:
 
 
 def _size_and_start(
-    seen: Outlook, tasks: Sequence[str], options: Options, *, request: Request, taken: Sequence[str], n_asked: int
+    seen: Outlook, tasks: Sequence[str], options: Options, *, request: Request, taken: Sequence[str]
 ) -> None:
     size = estimate(seen, tasks, options)
     runs = cache.own_runs()
     free, memory = free_disk(runs), free_memory()
     with st.container(border=True, key="record_size"):
-        st.markdown("#### What it will take")
+        headings.part("What it will take")
         with st.container(horizontal=True, gap="medium"):
             _metrics(size)
         st.markdown(words.of_prompts(size, unit="prompt" if seen.by_prompt else "token"))
@@ -318,8 +324,10 @@ def _size_and_start(
         st.caption(f"**Memory.** {words.of_memory(size, seen, options)}")
         st.caption(words.of_rest(free=free, memory=memory, folder=str(runs)))
     disk, memory_short = words.of_room(size, free=free, memory=memory, folder=str(runs))
-    proposed = _proposed(Path(request.model).name, taken)
-    name = st.text_input("Name of the trace", value=proposed, key=f"record_name_{proposed}_{n_asked}").strip()
+    model = Path(request.model).name
+    # What others start meanwhile must not take away a name that is being typed.
+    key = f"record_name_{model}_{_started().n}"
+    name = st.text_input("Name of the trace", value=_proposed(model, taken), key=key).strip()
     problem = words.why_no_name(name, taken) or disk
     if problem:
         st.error(problem, icon=":material/error:")
@@ -344,9 +352,15 @@ def _metrics(size: Estimate) -> None:
     st.metric("Prompts", f"{size.n_prompts:,}")
 
 
+def _started() -> _Started:
+    return state.remembered("recordings_started", "", _Started)
+
+
 def _start(name: str, request: Request) -> None:
-    dropped.sweep(cache.own_runs())
     cache.recordings().start(name, request)
+    # Afterwards: now the request names the files that it needs.
+    dropped.sweep(cache.own_runs())
+    _started().n += 1
     cache.look_again()
 
 

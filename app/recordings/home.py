@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import cache, sentences, state
+from app import cache, headings, sentences, state
 from app.commands.terminal import bytes_in_words
 from app.recordings import record_sentences as words
 from app.recordings.dropped import without_places
@@ -34,13 +34,13 @@ def recordings_page() -> None:
             _under_way(each)
     if ended := [each for each in found if not each.is_under_way]:
         _list(ended, root=root)
-    st.subheader("Record a model", anchor=False)
-    form([each.name for each in found], n_asked=len(standings))
+    headings.section("Record a model")
+    form([each.name for each in found])
 
 
 def _list(ended: list[Entry], *, root: Path) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        st.subheader("Recorded", anchor=False, width="content")
+        headings.section("Recorded", width="content")
         st.caption(f"Below {sentences.escaped(str(root))}; whoever opens this app sees the same list.", width="content")
         everything = len(ended) <= _MOST_AT_ONCE or st.toggle(f"Show all {len(ended):,}", key="recordings_all")
     for each in ended if everything else ended[:_MOST_AT_ONCE]:
@@ -50,7 +50,7 @@ def _list(ended: list[Entry], *, root: Path) -> None:
 def _under_way(entry: Entry) -> None:
     assert entry.standing is not None, "somebody works on it"
     with st.container(border=True, key=f"under_way_{entry.name}"):
-        st.markdown(f"#### Recording {sentences.escaped(entry.name)}")
+        headings.part(f"Recording {sentences.escaped(entry.name)}")
         request = entry.standing.request
         st.caption(
             f"{sentences.escaped(request.model)} · level {request.level} · {sentences.escaped(str(entry.path))} · "

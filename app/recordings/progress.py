@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache, sentences, status
+from app import cache, headings, sentences, status
 from app.panel import definitions_popover, mode
 from app.recordings.kept import Standing
 from app.recordings.live import live_of
@@ -65,7 +65,7 @@ def _live_load(name: str) -> None:
         return
     with st.container(key=f"live_{name}", gap="xsmall"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-            st.markdown("#### Load of each expert so far", width="stretch")
+            headings.part("Load of each expert so far", width="stretch")
             definitions_popover(("expert_load",), key=f"live_{name}")
         figure = load_heatmap(live.load, exists=live.exists, mode=mode())
         reading = of_live(live)

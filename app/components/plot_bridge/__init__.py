@@ -99,6 +99,7 @@ def plot_bridge(
     on_click: Callable[[Click], None] | None = None,
     on_range: Callable[[Range | None], None] | None = None,
     on_label: Callable[[Label], None] | None = None,
+    on_hide: Callable[[tuple[str, ...]], None] | None = None,
     tooltip: Tooltip | None = None,
 ) -> None:
     """Listen to one chart of the page.
@@ -108,6 +109,7 @@ def plot_bridge(
         on_click: called with a click, before the rerun that it causes.
         on_range: called with the part that was zoomed into, None for a double click, before the rerun that it causes.
         on_label: called with the name beside an axis that was clicked, before the rerun that it causes.
+        on_hide: called with the names that the legend leaves out, once the reader changed that.
         tooltip: what cells say when pointed at.
     """
     key = bridge_key(target)
@@ -127,10 +129,16 @@ def plot_bridge(
         if told and on_label is not None:
             on_label(Label(axis=str(told["axis"]), at=float(told["at"])))
 
+    def hid() -> None:
+        told = component_state(key, "hide")
+        if told is not None and on_hide is not None:
+            on_hide(tuple(str(each) for each in told["names"]))
+
     _mount(
         key=key,
         data={
             "target": target,
+            "legend": on_hide is not None,
             "zooms": on_range is not None,
             "labels": on_label is not None,
             "tooltip": _sent(tooltip),
@@ -138,6 +146,7 @@ def plot_bridge(
         on_click_change=clicked,
         on_range_change=zoomed,
         on_label_change=named,
+        on_hide_change=hid,
     )
 
 

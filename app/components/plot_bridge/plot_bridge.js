@@ -41,6 +41,10 @@ export default function ({ parentElement, data, setTriggerValue }) {
       clearTimeout(settled);
       settled = setTimeout(() => setTriggerValue("range", range), SETTLE_MS);
     },
+    plotly_restyle: ([change]) => {
+      if (!data.legend || !("visible" in change)) return;
+      setTriggerValue("hide", { names: chart.data.filter((trace) => trace.visible === "legendonly").map(({ name }) => name) });
+    },
     plotly_hover: (event) => {
       const point = event?.points?.[0];
       const place = point?.pointIndex ?? point?.pointNumber;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
+from app import headings
 from app.panel import mode, panel
 from app.views.causes.stored import OVERRIDES, exchanged_prototypes, of_effects, of_exchange, selection_effects
 from figures.bars import task_bars
@@ -72,6 +73,6 @@ def exchange_panel(trace: RoutingTrace) -> None:
 
 
 def _how_to(title: str, trace: RoutingTrace, what: str) -> None:
-    st.markdown(f"#### {title}")
+    headings.part(title)
     st.markdown(f"Nobody has asked the model of this run. This {what}")
     st.code(f"routescope intervene {trace.path}", language="bash")

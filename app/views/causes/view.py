@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from app import cache, choices, state
+from app import cache, choices, headings, state
 from app.components.plot_bridge import Click
 from app.links import view_link
 from app.panel import empty, mode, panel
@@ -149,7 +149,7 @@ def _double(study: KnockOutStudy) -> None:
             definitions=("knock_out",),
         )
     with right:
-        st.markdown("#### The four changes behind each pair")
+        headings.part("The four changes behind each pair")
         st.dataframe(
             study.double[["a", "b", "a_on_a", "a_on_b", "b_on_b", "b_on_a"]],
             hide_index=True,
@@ -167,7 +167,7 @@ def _double(study: KnockOutStudy) -> None:
 
 def _runner_up(trace: RoutingTrace, selection: Selection) -> None:
     found = runner_up(trace)
-    st.subheader("Single decisions", anchor=False)
+    headings.section("Single decisions")
     if found is None:
         if trace.unit == "prompt" or len(trace.stacks) > 1:
             st.markdown("Single decisions are changed in models that read and write in one stack of layers.")

@@ -102,7 +102,7 @@ def answers_or_job(pair: tuple[RoutingTrace, RoutingTrace], selection: Selection
     )
     if job.state != "done" or job.folder is None:
         return job
-    return {path.stem: pd.read_parquet(path) for path in sorted(job.folder.glob("*.parquet"))}
+    return cache.tables_left_in(job.folder)
 
 
 def leave_answers(traces: Traces, folder: Path, **within: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from analysis.information import task_information
 from analysis.load import load_balance
-from app import cache, sentences, state
+from app import cache, headings, sentences, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.views.compare import change_sentences
@@ -118,7 +118,7 @@ def score_panel(sides: Sides) -> None:
     try:
         table = cache.answer_over(_beside(sides), comparing.changes_of_scores)
     except TraceError:
-        st.markdown("#### Whose answers changed")
+        headings.part("Whose answers changed")
         empty("No prompt has a score in both runs.", "Record both over tasks with targets to see what changed.")
         return
     ordered = table.sort_values("difference", ascending=False, kind="stable")
@@ -178,7 +178,7 @@ def information_panels(sides: Sides) -> None:
         return
     table = sides.ask(comparing.information)
     if table[["share", "share_control"]].isna().all(axis=None):
-        st.markdown("#### What experts tell about the task")
+        headings.part("What experts tell about the task")
         empty(told.of_information(table, names=sides.names, untrained=sides.untrained), "Clear a task above.")
         return
     before, after = (table[name].to_numpy(float) for name in ("share_control", "share"))

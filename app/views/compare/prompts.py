@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 import xarray as xr
 
-from app import cache, choices, state
+from app import cache, choices, headings, state
 from app.components.plot_bridge import Click
 from app.exchange import component_state
 from app.links import view_link
@@ -55,7 +55,7 @@ def _table(sides: Sides, table: pd.DataFrame, offered: list[str]) -> None:
             _look_at(sides, str(shown.index[rows[0]]))
 
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown("#### Which prompts changed most", width="stretch")
+        headings.part("Which prompts changed most", width="stretch")
         definitions_popover(("changed_prompts",), key=_KEY)
         data_popover(table.reset_index, key=_KEY, definitions=("changed_prompts",))
     shown = table.loc[offered]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import cache, choices
+from app import cache, choices, headings
 from app.panel import definitions_popover, empty
 from app.runs import Run, snapshots
 from app.sentences import escaped
@@ -148,7 +148,7 @@ def _ground(sides: Sides, kin: comparing.Kin, ground: str, *, counts: bool) -> b
 
 def _whatever_the_numbers(sides: Sides, *, counts: bool, scores: bool) -> None:
     """Draw what can be compared of any two runs; scores, too, where they were not shown before."""
-    st.subheader("Whatever the experts' numbers", anchor=False)
+    headings.section("Whatever the experts' numbers")
     panels = [*([score_panel] if scores else []), *([] if counts else [information_panels]), balance_panels]
     if sides.found.matched is None:
         for draw in panels:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from analysis.coactivation import coactivation
 from analysis.runners_up import runner_up_matrix
-from app import cache
+from app import cache, headings
 from app.links import expert_link
 from app.panel import data_popover, definitions_popover
 from app.sentences import percent, times
@@ -96,7 +96,7 @@ def _panel(
     trace: RoutingTrace, title: str, found: pd.DataFrame, *, name: str, what: str, key: str, source: str
 ) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown(f"#### {title}", width="stretch")
+        headings.part(title, width="stretch")
         definitions_popover((source,), key=f"expert_{key}")
         data_popover(lambda: found, key=f"expert_{key}", definitions=(source,))
     layer = name.partition("·")[0]
@@ -111,7 +111,7 @@ def _panel(
 
 
 def _none(title: str, sentence: str) -> None:
-    st.markdown(f"#### {title}")
+    headings.part(title)
     st.markdown(sentence)
 
 

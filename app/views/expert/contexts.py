@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.contexts import ContextOrder, expert_contexts
-from app import cache, choices, sentences, state
+from app import cache, choices, headings, sentences, state
 from app.components.context_list import Context, context_list
 from app.panel import data_popover, definitions_popover, empty
 from figures.theme import OKABE_ITO
@@ -50,7 +50,7 @@ def context_panel(
     layer, number = expert
     name = expert_name(layer, number, names=trace.expert_names)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.markdown(f"#### {title}", width="stretch")
+        headings.part(title, width="stretch")
         orders = [order for order in _ORDERS if order != "nearest" or near is not None]
         order = choices.choose(
             "Which contexts",

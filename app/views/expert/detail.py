@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.experts import ExpertProfile, expert_profile
-from app import cache, sentences
+from app import cache, headings, sentences
 from app.links import expert_link, view_link
 from app.panel import mode, panel
 from figures.bars import task_bars
@@ -70,7 +70,7 @@ def task_panel(
 
 def token_table(profile: ExpertProfile) -> None:
     """Draw the tokens that choose an expert most reliably."""
-    st.markdown("#### Tokens that choose it most reliably")
+    headings.part("Tokens that choose it most reliably")
     if profile.tokens is None:
         st.markdown("This run holds counts only; record it at level `assignments` to see tokens.")
         return
@@ -103,7 +103,7 @@ def _pieces(tokens: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _prompts(prompts: pd.DataFrame, selection: Selection) -> None:
-    st.markdown("#### Prompts that choose it most")
+    headings.part("Prompts that choose it most")
     for row in prompts.head(_SHOWN_PROMPTS).itertuples():
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             st.markdown(f"**{sentences.percent(row.rate)}**", width=64)

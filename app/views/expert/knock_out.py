@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.stored_studies import stored_studies
+from app import headings
 from app.panel import data_popover, definitions_popover
 from app.sentences import and_list, count, escaped
 from routing import RoutingTrace, expert_name
@@ -29,7 +30,7 @@ def knock_out_panel(trace: RoutingTrace, *, layer: str, expert: int) -> None:
     found = effects_of(tables, layer=layer, expert=expert)
     name = expert_name(layer, expert, names=trace.expert_names)
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown("#### What breaks without it", width="stretch")
+        headings.part("What breaks without it", width="stretch")
         if not found.empty:
             definitions_popover(("knock_out",), key="expert_knock_out")
             data_popover(lambda: found, key="expert_knock_out", definitions=("knock_out",))

@@ -12,7 +12,7 @@ from analysis.experts import expert_profile
 from analysis.load import activation_rate, expert_load
 from analysis.single_expert import expert_lifts, load_over_run, similar_experts
 from analysis.specialization import specialization
-from app import cache, choices, state
+from app import cache, choices, headings, state
 from app.explain import hint
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import snapshots
@@ -90,7 +90,7 @@ def _pick(trace: RoutingTrace, selection: Selection) -> tuple[str, int]:
         state.set_options(expert=state.expert_in_url(layer, min(expert, sizes[layer] - 1)))
 
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="pick_expert"):
-        st.markdown(f"## {escaped(expert_name(layer, expert, names=trace.expert_names))}", width="content")
+        headings.section(escaped(expert_name(layer, expert, names=trace.expert_names)), width="content")
         with st.container(width=130):
             choices.choose_one(
                 "Layer", trace.layers, key="page_layer", chosen=layer, on_change=lambda label: go(label, expert)
@@ -160,7 +160,7 @@ def _beyond(trace: RoutingTrace, layer: str, expert: int) -> str:
 def _similar(trace: RoutingTrace, *, layer: str, expert: int) -> None:
     found = similar_experts(trace, layer=layer, expert=expert, lifts=cache.answer(trace, expert_lifts))
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown("#### Experts that are used alike", width="stretch")
+        headings.part("Experts that are used alike", width="stretch")
         definitions_popover(("similar_experts",), key="expert_similar")
         data_popover(lambda: found, key="expert_similar", definitions=("similar_experts",))
     shown = found.head(_SHOWN_SIMILAR)

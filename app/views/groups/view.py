@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.differential import differential
-from app import cache, choices, groups, state
+from app import cache, choices, groups, headings, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.sentences import and_list, count, escaped, percent, times
@@ -162,7 +162,7 @@ def _lists(trace: RoutingTrace, table: pd.DataFrame, *, names: tuple[str, str]) 
         strict=True,
     ):
         with column:
-            st.markdown(f"#### Used more by {name}")
+            headings.part(f"Used more by {name}")
             if rows.empty:
                 st.markdown("No expert, beyond chance.")
             expert_lines(trace, [_line(row, more_first=name == names[0]) for row in rows.head(_SHOWN).itertuples()])

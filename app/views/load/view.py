@@ -10,7 +10,7 @@ import xarray as xr
 
 from analysis.experts import expert_profile
 from analysis.load import expert_load, idle_experts, load_balance
-from app import cache, choices, sentences, state
+from app import cache, choices, headings, sentences, state
 from app.components.plot_bridge import Click, Label
 from app.links import expert_link
 from app.panel import data_popover, definitions_popover, empty, mode, panel
@@ -259,7 +259,7 @@ def _idle(trace: RoutingTrace, within: Selection) -> None:
     idle = cache.answer(trace, idle_experts, within=within)
     n_experts = int(trace.expert_exists.sel(layer=list(within.layers or trace.layers)).sum())
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown("#### Idle experts", width="stretch")
+        headings.part("Idle experts", width="stretch")
         definitions_popover(("idle_experts",), key="idle")
         data_popover(lambda: idle, key="idle", definitions=("idle_experts",))
     st.markdown(sentences.of_idle(idle, n_experts=n_experts))

@@ -13,7 +13,7 @@ from analysis.adapter_signatures import adapter_signatures
 from analysis.nearest import nearest_items
 from analysis.signatures import signatures
 from analysis.token_places import nearest_tokens
-from app import cache, slow_answers, state
+from app import cache, headings, slow_answers, state
 from app.jobs import Job
 from app.sentences import escaped
 from app.views.map.kept import Mapped
@@ -92,8 +92,8 @@ def draw_nearest(found: pd.DataFrame, *, noun: str, selection: Selection) -> Non
     """Draw the neighbors as a table, with the yardstick in a sentence."""
     if found.empty:
         return
-    st.markdown(
-        f"#### Nearest {noun}s\n\nBy distance in all features, not on the picture: from "
+    headings.part(
+        f"Nearest {noun}s\n\nBy distance in all features, not on the picture: from "
         f"{found['distance'].iloc[0]:.3f} to {found['distance'].iloc[-1]:.3f}, where half of all {noun}s are farther "
         f"than {found['median'].iloc[0]:.3f}."
     )

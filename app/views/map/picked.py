@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import state
+from app import headings, state
 from app.links import view_link
 from app.sentences import count
 from app.views.map import sentences as map_sentences
@@ -44,7 +44,7 @@ def pick(trace: RoutingTrace, selection: Selection, points: pd.DataFrame, *, of:
 def picked_table(selection: Selection, points: pd.DataFrame, *, of: Mapped) -> None:
     """Draw what is picked, with links to where it is told more of."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"#### {count(len(points), of)} picked", width="stretch")
+        headings.part(f"{count(len(points), of)} picked", width="stretch")
         if of in ("expert", "adapter"):
             view_link("tasks", "Their tasks", icon=":material/grid_on:")
             view_link("load", "Their load", icon=":material/balance:")

@@ -11,7 +11,7 @@ from analysis.findings import Finding, findings
 from analysis.findings.control import LEVEL
 from analysis.scores import task_scores
 from analysis.stored_studies import studies_stamp
-from app import cache, choices, sentences
+from app import cache, choices, headings, sentences
 from app.commands.findings import link_of
 from app.commands.terminal import bytes_in_words
 from app.explain import hint
@@ -98,7 +98,7 @@ def _provenance(found: TraceSummary) -> str:
 
 
 def _findings(trace: RoutingTrace) -> None:
-    st.subheader("What stands out", anchor=False)
+    headings.section("What stands out")
     earlier = _earlier(trace)
     before = None if earlier is None else cache.trace_of(earlier)
     # Findings tell of studies, too, and one may have ended since they were last asked for.
@@ -152,7 +152,7 @@ def _table(found: Sequence[Finding]) -> pd.DataFrame:
 
 
 def _trust(found: TraceSummary) -> None:
-    st.subheader("Can it be trusted?", anchor=False)
+    headings.section("Can it be trusted?")
     for check in checks(found):
         st.markdown(f"{_SIGNS[check.verdict]} {check.sentence}")
 
@@ -162,7 +162,7 @@ def _scores(trace: RoutingTrace, selection: Selection) -> None:
     shown = scores.loc[list(selection.tasks)] if selection.tasks else scores
     known = shown.dropna(subset=["score"])
     if known.empty:
-        st.subheader("How well the model did", anchor=False)
+        headings.section("How well the model did")
         empty(sentences.of_scores(shown), "Record tasks with targets to see scores beside the routing.")
         return
     ordered = known.sort_values(["task_type", "score"], ascending=[True, False], kind="stable")

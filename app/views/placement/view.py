@@ -11,7 +11,7 @@ import streamlit as st
 
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement
-from app import choices, slow_answers, state, status
+from app import choices, headings, slow_answers, state, status
 from app.components.plot_bridge import Click
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.sentences import count, escaped
@@ -195,7 +195,7 @@ def _measure(measures: pd.DataFrame, *, n_nodes: int) -> None:
 
 def _all_measures(measures: pd.DataFrame, *, n_nodes: int) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown("#### Every measure, with its interval", width="stretch")
+        headings.part("Every measure, with its interval", width="stretch")
         definitions_popover(("placement_what_if",), key="placement_table")
         data_popover(lambda: measures.reset_index(), key="placement_table", definitions=("placement_what_if",))
     st.dataframe(told.table_of(measures, _measures(n_nodes)), height="content")
@@ -248,5 +248,5 @@ def _loads(
                 definitions=("placement_what_if",),
                 on_click=clicked,
             )
-    st.markdown(f"#### Take the {escaped(told.shown_name(shown))} map along")
+    headings.part(f"Take the {escaped(told.shown_name(shown))} map along")
     download_map(study.placements[shown], narrowed, whole=whole)

@@ -15,7 +15,7 @@ import xarray as xr
 from analysis.correlation import feature_correlation
 from analysis.route_dynamics import route_dynamics
 from analysis.routes import RouteGrouping, RouteMode, route_entropy, route_grouping, route_similarity, task_routes
-from app import cache, choices, state
+from app import cache, choices, headings, state
 from app.components.plot_bridge import Click
 from app.links import view_link
 from app.panel import empty, mode, panel
@@ -147,7 +147,7 @@ def _features(trace: RoutingTrace, selection: Selection) -> None:
     table = cache.answer(trace, feature_correlation)
     table = table.sel(layer=list(selection.layers or trace.layers))
     if not table.sizes["feature"]:
-        st.markdown("#### Which experts go with a type of task")
+        headings.part("Which experts go with a type of task")
         empty("No type is shared by several tasks of this run.", "Record more tasks of each type.")
         return
     panel(
@@ -209,7 +209,7 @@ def _alike(trace: RoutingTrace, grouping: RouteGrouping, asked: RouteMode) -> No
 
 def _dynamics(trace: RoutingTrace, selection: Selection) -> None:
     found = route_snapshots(trace)
-    st.subheader("How the routes came to be", anchor=False)
+    headings.section("How the routes came to be")
     if found is None or len(found.traces) < 2:
         empty(
             "No routes of earlier steps lie beside this run's checkpoint.",

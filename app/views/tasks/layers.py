@@ -9,7 +9,7 @@ import streamlit as st
 
 from analysis.information import task_information
 from analysis.reliability import against_control
-from app import cache, choices, slow_answers
+from app import cache, choices, headings, slow_answers
 from app.panel import empty, mode, panel
 from app.runs import Run, snapshots
 from app.sentences import escaped
@@ -124,7 +124,7 @@ def _called(step: str) -> str:
 
 def _halves(table: pd.DataFrame, *, noun: str) -> None:
     if not table["rho"].notna().any():
-        st.markdown("#### Would other prompts say the same?")
+        headings.part("Would other prompts say the same?")
         st.markdown(of_halves(table, noun=noun))
         return
     tested = bool(table["null_95"].notna().any())

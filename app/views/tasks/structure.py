@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import streamlit as st
 
-from app import choices, slow_answers, state
+from app import choices, headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.sentences import and_list, count, escaped
@@ -61,7 +61,7 @@ def draw_structure(trace: RoutingTrace, selection: Selection) -> None:
 
 def _experts(trace: RoutingTrace, selection: Selection, found: slow_answers.Tables, *, reading: str) -> None:
     if "types" not in found:
-        st.markdown("#### Clusters of experts")
+        headings.part("Clusters of experts")
         st.markdown(reading)
         return
     table = found["types"].set_index(["cluster", "task_type"]).to_xarray()

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.single_expert import expert_lifts, similar_experts
-from app import cache, choices, slow_answers, state
+from app import cache, choices, headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.links import expert_link
 from app.panel import empty, mode, panel
@@ -115,7 +115,7 @@ def _strongest(
 ) -> None:
     about = found["layers"][found["layers"]["layer"].isin(layers)]
     if strongest.empty:
-        st.markdown("#### Strongest pairs")
+        headings.part("Strongest pairs")
         st.markdown(told.of_strongest_pairs(about))
         return
     pairs = [

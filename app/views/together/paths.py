@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import choices, slow_answers, state
+from app import choices, headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.views.together import path_sentences as told
@@ -89,7 +89,7 @@ def _common(
 def _entropy(entropy: pd.DataFrame, *, windows: list[str], unit: str) -> None:
     rows = entropy[entropy["window"].isin(windows)]
     if rows.empty:
-        st.markdown("#### How many paths")
+        headings.part("How many paths")
         st.markdown(told.of_path_entropy(rows, unit=unit))
         return
     panel(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import slow_answers, state
+from app import headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.views.together import path_sentences as told
@@ -66,7 +66,7 @@ def stay_part(trace: RoutingTrace, selection: Selection, within: Selection) -> N
                 definitions=("context_independence",),
             )
         else:
-            st.markdown("#### Does the token's id alone decide?")
+            headings.part("Does the token's id alone decide?")
             st.markdown(told.of_context(words))
     decided = words[words["share_low"] > 0]["layer"]
     if experts["specialization"].notna().any():

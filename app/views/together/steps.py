@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from app import choices, slow_answers, state
+from app import choices, headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.views.together import sentences as told
@@ -102,7 +102,7 @@ def _matrix(trace: RoutingTrace, selection: Selection, found: Tables, steps: pd.
 
 def _guesses(guesses: pd.DataFrame, steps: pd.DataFrame) -> None:
     if guesses.empty:
-        st.markdown("#### Guessing ahead")
+        headings.part("Guessing ahead")
         st.markdown(told.of_guesses(pd.DataFrame({"accuracy": []}), guesses=1))
         return
     number = choices.chosen("guesses", _GUESSES)

@@ -10,7 +10,7 @@ import streamlit as st
 import xarray as xr
 
 from analysis.passages import token_churn
-from app import choices, state
+from app import choices, headings, state
 from app.components.plot_bridge import Click
 from app.panel import mode, panel
 from app.tries.asked import PROMPT, Changed, Found, Kind, TryRequest
@@ -50,7 +50,7 @@ def change_part(
         routing: as `passage_routing` gives it.
         token: row of the token that was pointed at.
     """
-    st.markdown("#### Force another expert")
+    headings.part("Force another expert")
     change = _chosen(found.trace, routing, tokens=tokens, token=token)
     row = token if token is not None else len(tokens) - 1
     if change is None:

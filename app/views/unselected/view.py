@@ -10,7 +10,7 @@ import streamlit as st
 
 from analysis.confidence import margins, routing_entropy
 from analysis.runners_up import near_ties, runner_up_matrix
-from app import cache, choices, state
+from app import cache, choices, headings, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
 from app.views.adapters.panels import adapter_panels
@@ -67,7 +67,7 @@ def _confidence(trace: RoutingTrace, within: Selection, spread: pd.DataFrame) ->
         )
     with right:
         if trace.level != "full":
-            st.markdown("#### How undecided the router was")
+            headings.part("How undecided the router was")
             empty("An entropy needs logits, which this run does not hold.", "Record it at level `full`.")
             return
         undecided = cache.answer(trace, routing_entropy, within=within, by=None)
