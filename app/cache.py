@@ -40,6 +40,7 @@ __all__ = [
     "run_of",
     "runs",
     "studies",
+    "tables_left_in",
     "trace_of",
     "tries",
 ]
@@ -143,6 +144,16 @@ def answer_over(
         return _asked(traces, _question(function, traces, None, options, beside))
 
 
+def tables_left_in(folder: Path) -> dict[str, pd.DataFrame]:
+    """The tables that a job left as files in its folder, which is its alone; read once for all sessions.
+
+    Returns:
+        name of the file → table.
+    """
+    # Shallow copies share the values until somebody writes, and then only the writer's change.
+    return {name: table.copy(deep=False) for name, table in _left(str(folder)).items()}
+
+
 def _asked(traces: Mapping[str, RoutingTrace], question: Question) -> Any:
     token = _ASKED.set(traces)
     try:
@@ -212,6 +223,11 @@ def _opened(key: TraceKey) -> RoutingTrace:
     from routing import open_trace
 
     return open_trace(key.path)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _left(key: str) -> dict[str, pd.DataFrame]:
+    return {path.stem: pd.read_parquet(path) for path in sorted(Path(key).glob("*.parquet"))}
 
 
 @st.cache_resource(max_entries=512, show_spinner=False)

@@ -85,7 +85,7 @@ def tables_or_job(
     )
     if job.state != "done" or job.folder is None:
         return job
-    return {path.stem: pd.read_parquet(path) for path in sorted(job.folder.glob("*.parquet"))}
+    return cache.tables_left_in(job.folder)
 
 
 def leave(found: Tables, folder: Path) -> None:

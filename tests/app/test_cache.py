@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.load import expert_load
@@ -45,6 +46,24 @@ def test_a_question_is_answered_once_for_each_trace_option_and_selection(tmp_pat
     # What is pointed at, rather than filtered, does not ask again.
     cache.answer(a, tally, within=Selection(tasks=("spans",), experts=(("L00", 1),)))
     assert len(CALLS) == 4
+
+
+def test_tables_that_a_job_left_are_read_once_and_nobody_changes_those_of_another(tmp_path):
+    left = {"one": pd.DataFrame({"task": ["a", "b"], "rate": [0.5, np.nan]}), "two": pd.DataFrame({"n": [1]})}
+    left["one"].attrs["overall"] = {"p_value": 0.5}
+    for name, table in left.items():
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    mine = cache.tables_left_in(tmp_path)
+    assert list(mine) == ["one", "two"]
+    mine["one"]["rate"] = 0.0
+    mine["two"].loc[0, "n"] = 9
+    mine["one"].attrs["overall"]["p_value"] = 0.0
+    # Whoever asks next sees what the job left, though the files are gone.
+    for path in tmp_path.glob("*.parquet"):
+        path.unlink()
+    for name, table in cache.tables_left_in(tmp_path).items():
+        pd.testing.assert_frame_equal(table, left[name], check_dtype=False)
+        assert table.attrs == left[name].attrs
 
 
 def test_what_lies_beside_a_trace_is_part_of_the_question(tmp_path):
