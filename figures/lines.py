@@ -70,18 +70,19 @@ def layer_tracks(
             shared = [layer for layer in layers if layer in other.index]
             runs.append((other.loc[shared], shared, _OTHER_RUN, names[1], 0.14))
         for rows, labels, color, name, shift in runs:
+            bounds = _bounds(rows, track.column)
             colors: str | list[str] = color
             if other is None and track.threshold is not None:
                 colors = [_BEYOND if is_beyond else _NORMAL for is_beyond in beyond]
             figure.add_scatter(
                 x=rows[track.column],
                 y=np.array([layers.index(label) for label in labels]) + shift,
-                error_x=_interval(rows, track.column, color=ink.muted),
+                error_x=_interval(rows[track.column], bounds, color=ink.muted),
                 mode="markers",
                 marker={"size": 8, "color": colors, "line": {"width": 1, "color": ink.paper}},
                 text=[plotly_text(label) for label in labels],
-                hovertemplate=_hover(rows, track),
-                customdata=_bounds(rows, track.column),
+                hovertemplate=_hover(track, has_bounds=bounds is not None),
+                customdata=bounds,
                 name=plotly_text(name),
                 legendgroup=name,
                 showlegend=number == 1 and other is not None,
@@ -191,18 +192,17 @@ def _beyond(values: np.ndarray, track: Track) -> np.ndarray:
 def _bounds(rows: pd.DataFrame, column: str) -> np.ndarray | None:
     if f"{column}_low" not in rows:
         return None
-    return rows[[f"{column}_low", f"{column}_high"]].to_numpy(float)
+    return np.column_stack([rows[f"{column}{end}"].to_numpy(float) for end in ("_low", "_high")])
 
 
-def _interval(rows: pd.DataFrame, column: str, *, color: str) -> Mapping[str, object] | None:
-    bounds = _bounds(rows, column)
+def _interval(middle: pd.Series, bounds: np.ndarray | None, *, color: str) -> Mapping[str, object] | None:
     if bounds is None or not np.isfinite(bounds).any():
         return None
-    return interval_bars(rows[column].to_numpy(float), bounds[:, 0], bounds[:, 1], color=color)
+    return interval_bars(middle.to_numpy(float), bounds[:, 0], bounds[:, 1], color=color)
 
 
-def _hover(rows: pd.DataFrame, track: Track) -> str:
+def _hover(track: Track, *, has_bounds: bool) -> str:
     text = f"<b>%{{text}}</b><br>{track.title}: %{{x:{track.number_format}}}"
-    if _bounds(rows, track.column) is not None:
+    if has_bounds:
         text += f"<br>95 %: %{{customdata[0]:{track.number_format}}} to %{{customdata[1]:{track.number_format}}}"
     return text + "<extra></extra>"

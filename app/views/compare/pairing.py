@@ -19,7 +19,7 @@ from analysis.passages import token_churn
 from analysis.reliability import against_control
 from analysis.score_changes import score_changes
 from app.runs import Run, snapshots
-from routing import RoutingTrace, Selection
+from routing import RoutingTrace, Selection, TraceError
 
 __all__ = [
     "Comparison",
@@ -180,9 +180,12 @@ def changes_of_use(traces: Traces) -> pd.DataFrame:
     return paired_differential(traces["before"], traces["after"])
 
 
-def changes_of_scores(traces: Traces) -> pd.DataFrame:
-    """As `score_changes`, for the cache."""
-    return score_changes(traces["before"], traces["after"])
+def changes_of_scores(traces: Traces) -> pd.DataFrame | None:
+    """As `score_changes`, for the cache; None where no prompt has a score in both, which is an answer like others."""
+    try:
+        return score_changes(traces["before"], traces["after"])
+    except TraceError:
+        return None
 
 
 def changes_of_prompts(traces: Traces) -> pd.DataFrame:

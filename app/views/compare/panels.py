@@ -22,7 +22,7 @@ from figures.curves import rank_curves
 from figures.dots import interval_dots
 from figures.lines import Track, layer_tracks
 from figures.pieces import plotly_text
-from routing import RoutingTrace, TraceError
+from routing import RoutingTrace
 
 __all__ = [
     "balance_panels",
@@ -115,9 +115,8 @@ def use_panel(sides: Sides) -> None:
 
 def score_panel(sides: Sides) -> None:
     """Draw whose answers got better or worse."""
-    try:
-        table = cache.answer_over(_beside(sides), comparing.changes_of_scores)
-    except TraceError:
+    table = cache.answer_over(_beside(sides), comparing.changes_of_scores)
+    if table is None:
         headings.part("Whose answers changed")
         empty("No prompt has a score in both runs.", "Record both over tasks with targets to see what changed.")
         return
