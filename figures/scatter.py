@@ -65,6 +65,7 @@ def scatter(
     labels: pd.DataFrame | None = None,
     picked: Sequence[int] = (),
     near: Sequence[int] = (),
+    hidden: Sequence[str] = (),
     height: int = 620,
 ) -> go.Figure:
     """One mark a point, one trace a kind; a picture of their density where there are too many to draw.
@@ -80,6 +81,7 @@ def scatter(
         labels: x, y, text of names to write on the map.
         picked: rows of `points` to show at full strength; all where it is empty.
         near: rows to frame with a square, such as the neighbors of the picked one.
+        hidden: names in the legend, as the figure writes them, that are left out until they are clicked.
         height: of the figure in pixels.
 
     Returns:
@@ -133,8 +135,12 @@ def scatter(
             legendgroup="symbols",
             legendgrouptitle_text=plotly_text(symbol_title),
         )
+    for trace in figure.data:
+        if trace.name in hidden:
+            trace.visible = "legendonly"
     if labels is not None:
-        _add_labels(figure, labels, mode=mode)
+        shown = ~labels["text"].map(plotly_text).isin(list(hidden))
+        _add_labels(figure, labels[shown], mode=mode)
     return _finish(figure, color=color, mode=mode, axes=(f"{axis} 1 ({unit})", f"{axis} 2 ({unit})"), height=height)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from app.exchange import component_state
+from app.exchange import component_state, heard, revision
 
 __all__ = ["Entry", "Kinds", "Lasso", "PointMarks", "kinds_bytes", "places_bytes", "point_map"]
 
@@ -144,6 +144,8 @@ def point_map(
     on_click: Callable[[int], None],
     on_lasso: Callable[[Lasso], None],
     on_clear: Callable[[], None],
+    on_hide: Callable[[tuple[str, ...]], None],
+    hidden: tuple[str, ...] = (),
     told: Callable[[int], tuple[str, str]],
 ) -> None:
     """Draw a map and listen to it.
@@ -157,27 +159,38 @@ def point_map(
         on_click: called with the row of a clicked point, before the rerun that it causes.
         on_lasso: called with what was drawn around.
         on_clear: called when the reader lets go of what is picked.
+        on_hide: called with the groups that the legend leaves out, when the reader changed that.
+        hidden: groups that it leaves out, by their names.
         told: name and text of a point, asked for when the mouse rests on it.
     """
     places, frame = places_bytes(points, key=key)
 
-    def heard(what: str) -> Any:
+    def here(what: str) -> Any:
         told_ = component_state(key, what)
         # What was drawn on a map that is no longer there says nothing of this one.
         return told_ if told_ and told_.get("id") == frame.id else None
 
     def clicked() -> None:
-        if (click := heard("click")) and 0 <= int(click["row"]) < len(points):
+        if (click := here("click")) and 0 <= int(click["row"]) < len(points):
             on_click(int(click["row"]))
 
     def lassoed() -> None:
-        if lasso := heard("lasso"):
+        if lasso := here("lasso"):
             hidden = frozenset(code for start, stop in lasso["off"] for code in range(int(start), int(stop)))
             on_lasso(Lasso(x=tuple(lasso["x"]), y=tuple(lasso["y"]), hidden=hidden))
 
     def cleared() -> None:
-        if heard("clear"):
+        if here("clear"):
             on_clear()
+
+    def hid() -> None:
+        # Of a legend that is no longer there, its names may stand for something else.
+        if (told_ := component_state(key, "hide")) and told_.get("title") == kinds.title:
+            names = tuple(str(each) for each in told_["names"])
+            heard(f"{key}_hidden", (kinds.title, names))
+            on_hide(names)
+
+    number, (title, names) = revision(f"{key}_hidden", (kinds.title, hidden))
 
     _mount(
         key=key,
@@ -188,10 +201,12 @@ def point_map(
             "near": marks.near.tolist(),
             "labels": [] if marks.labels is None else frame.labels(marks.labels),
             "outline": [frame.place(*corner) for corner in marks.outline],
+            "hidden": {"revision": number, "title": title, "names": list(names)},
         },
         on_click_change=clicked,
         on_lasso_change=lassoed,
         on_clear_change=cleared,
+        on_hide_change=hid,
     )
     _feed(key=f"{key}_places", data=places)
     _feed(key=f"{key}_kinds", data=kinds_bytes(kinds, key=key))

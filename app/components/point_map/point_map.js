@@ -8,13 +8,14 @@ const MOST_ZOOM = 400;
 const SLOW_MS = 24;
 const SETTLE_MS = 140;
 const REACH = 9;
+// A double click comes as two clicks before it; what the legend shows after them counts.
+const HIDE_MS = 350;
 
 class PointMap {
   constructor(host) {
     for (const part of ["map", "stage", "picture", "marks", "tools", "legend", "tip", "live", "count"]) {
       this[part] = host.querySelector(`.${part}`);
     }
-    this.hidden = new Set();
     this.mode = "lasso";
     this.lasso = null;
     this.stage.onpointerdown = (event) => this.down(event);
@@ -32,14 +33,20 @@ class PointMap {
     this.send = send;
     if (this.data?.key !== data.key) {
       this.shared = sharedOf(data.key);
-      this.hidden = this.shared.hidden ??= new Set();
-      this.titled = this.shared.titled;
       this.shared.changed = (what) => this.fed(what);
       this.shared.told = (row, name, text) => this.tell(row, name, text);
     }
     this.data = data;
     // What was drawn stands in the data from now on.
     if (!this.held) this.lasso = null;
+    // Adopted only when the page changed its mind: a run that an earlier click caused must not take back a later one.
+    const { revision, title, names } = data.hidden;
+    if (revision !== this.shared.hiddenRevision) {
+      this.shared.hiddenRevision = revision;
+      clearTimeout(this.hiding);
+      this.shared.hidden.set(title, new Set(names));
+      if (this.painted === title) this.markLegend();
+    }
     this.stage.setAttribute("aria-label", data.name);
     this.fed("places");
     this.fed("kinds");
@@ -63,21 +70,39 @@ class PointMap {
       this.paintedId = kinds.id;
       this.cloud.paint(kinds.kinds);
       this.colors = new Float32Array(kinds.colors.flat());
-      if (kinds.title !== this.titled) this.hidden.clear();
-      this.titled = this.shared.titled = kinds.title;
+      this.painted = kinds.title;
       this.drawLegend(kinds);
-      this.filter();
+      this.markLegend();
     }
     this.soon();
   }
 
-  filter() {
-    const kinds = this.shared.kinds;
+  // Names that the legend leaves out, of the coloring that is painted.
+  hidden() {
+    const { hidden } = this.shared;
+    if (!hidden.has(this.painted)) hidden.set(this.painted, new Set());
+    return hidden.get(this.painted);
+  }
+
+  markLegend() {
+    const hidden = this.hidden();
     this.shown = new Uint8Array(256).fill(1);
-    kinds.entries.forEach((entry, number) => {
-      if (this.hidden.has(number)) this.shown.fill(0, entry.from, entry.to);
+    const buttons = this.legend.querySelectorAll("button");
+    this.shared.kinds.entries.forEach((entry, number) => {
+      const off = hidden.has(entry.name);
+      if (off) this.shown.fill(0, entry.from, entry.to);
+      buttons[number].classList.toggle("off", off);
+      buttons[number].setAttribute("aria-pressed", String(!off));
     });
     this.soon();
+  }
+
+  hide(names) {
+    this.shared.hidden.set(this.painted, new Set(names));
+    this.markLegend();
+    clearTimeout(this.hiding);
+    const title = this.painted;
+    this.hiding = setTimeout(() => this.send("hide", { title, names }), HIDE_MS);
   }
 
   drawLegend(kinds) {
@@ -87,7 +112,7 @@ class PointMap {
     const buttons = kinds.entries.map((entry, number) => {
       const button = document.createElement("button");
       button.type = "button";
-      button.title = "Click to hide or show; double click to show it alone";
+      button.title = "Click to hide or show; double click, or Shift and Enter, to show it alone";
       const swatch = document.createElement("span");
       swatch.className = "swatch";
       const [r, g, b] = kinds.colors[entry.from];
@@ -99,25 +124,20 @@ class PointMap {
       count.className = "number";
       count.textContent = entry.count.toLocaleString("en");
       button.append(swatch, name, count);
-      const mark = () => {
-        [...this.legend.querySelectorAll("button")].forEach((each, at) => {
-          each.classList.toggle("off", this.hidden.has(at));
-          each.setAttribute("aria-pressed", String(!this.hidden.has(at)));
-        });
-        this.filter();
+      const all = kinds.entries.map((each) => each.name);
+      button.onclick = () => this.hide(all.filter((each) => this.hidden().has(each) !== (each === entry.name)));
+      const alone = () => {
+        const hidden = this.hidden();
+        const isAlone = all.every((each) => hidden.has(each) === (each !== entry.name));
+        this.hide(isAlone ? [] : all.filter((each) => each !== entry.name));
       };
-      button.onclick = () => {
-        this.hidden.has(number) ? this.hidden.delete(number) : this.hidden.add(number);
-        mark();
+      button.ondblclick = alone;
+      // Keys know no double click.
+      button.onkeydown = (event) => {
+        if (event.key !== "Enter" || !event.shiftKey) return;
+        event.preventDefault();
+        alone();
       };
-      button.ondblclick = () => {
-        const others = kinds.entries.map((_, at) => at).filter((at) => at !== number);
-        const alone = !this.hidden.has(number) && others.every((at) => this.hidden.has(at));
-        this.hidden = this.shared.hidden = new Set(alone ? [] : others);
-        mark();
-      };
-      button.classList.toggle("off", this.hidden.has(number));
-      button.setAttribute("aria-pressed", String(!this.hidden.has(number)));
       return button;
     });
     this.legend.replaceChildren(head, ...buttons);
@@ -338,7 +358,7 @@ class PointMap {
     if (held.pans || !this.lasso) return;
     const { step, low } = this.shared.places;
     const corners = this.lasso.length > 400 ? this.lasso.filter((_, i) => i % Math.ceil(this.lasso.length / 400) === 0) : this.lasso;
-    const off = this.shared.kinds.entries.filter((_, number) => this.hidden.has(number)).map(({ from, to }) => [from, to]);
+    const off = this.shared.kinds.entries.filter(({ name }) => this.hidden().has(name)).map(({ from, to }) => [from, to]);
     if (corners.length > 2) {
       this.send("lasso", { x: corners.map(([x]) => low[0] + x * step), y: corners.map(([, y]) => low[1] + y * step), off, id: this.placesId });
     }
@@ -449,6 +469,7 @@ class PointMap {
   stop() {
     this.watch.disconnect();
     clearTimeout(this.settling);
+    clearTimeout(this.hiding);
     cancelAnimationFrame(this.frame);
     if (this.shared) Object.assign(this.shared, { changed: null, told: null });
   }

@@ -4,7 +4,7 @@
 function sharedOf(key) {
   const name = Symbol.for("routescope.point_map");
   const all = (globalThis[name] ??= new Map());
-  if (!all.has(key)) all.set(key, { places: null, kinds: null, changed: null, hovered: null, told: null });
+  if (!all.has(key)) all.set(key, { places: null, kinds: null, changed: null, hovered: null, told: null, hidden: new Map() });
   return all.get(key);
 }
 

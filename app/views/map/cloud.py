@@ -12,13 +12,14 @@ import streamlit as st
 
 from analysis.reading import prompt_tokens
 from analysis.token_places import TokenPlaces
-from app import cache, slow_answers, state, status
+from app import cache, headings, slow_answers, state, status
 from app.components.point_map import Lasso, PointMarks, point_map
 from app.panel import mode, panel
 from app.sentences import count, escaped, percent
 from app.views.map import sentences as map_sentences
 from app.views.map.cloud_colors import kinds_of, selected_points, with_rest
 from app.views.map.controls import Asked, described_by
+from app.views.map.hidden import hidden_groups, hide
 from app.views.map.kept import cloud_job, token_cloud
 from app.views.map.neighbors import nearest_to_focus
 from app.views.map.picked import MOST_PICKED
@@ -107,6 +108,8 @@ def render_cloud(
             on_click=clicked,
             on_lasso=lassoed,
             on_clear=cleared,
+            on_hide=partial(hide, kinds.title),
+            hidden=hidden_groups(kinds.title),
             told=partial(_told, trace, points),
         ),
     )
@@ -207,7 +210,7 @@ def _figure(trace: RoutingTrace, points: pd.DataFrame) -> object:
 def _taken_in(trace: RoutingTrace, selection: Selection, points: pd.DataFrame, rows: np.ndarray) -> None:
     """What the lasso holds: its tasks, beside what as many tokens at random would hold."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"#### {count(len(rows), 'token')} in the lasso", width="stretch")
+        headings.part(f"{count(len(rows), 'token')} in the lasso", width="stretch")
         prompts = np.unique(points["prompt"].to_numpy()[rows])
         few = 0 < len(prompts) <= MOST_PICKED
         names = tuple(trace.prompts["prompt"].iloc[prompts].astype(str)) if few else ()

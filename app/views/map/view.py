@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from app.sentences import count, escaped
 from app.views.map import sentences as map_sentences
 from app.views.map.cloud import LEAST, render_cloud
 from app.views.map.controls import METHODS, NO_RUN, Asked, controls, described_by, other_runs, values_of
+from app.views.map.hidden import hidden_groups, hide
 from app.views.map.kept import Mapped, MapQuestion, PromptGroups, groups_or_job, umap_or_job
 from app.views.map.neighbors import draw_nearest, nearest_of_items, nearest_to_focus
 from app.views.map.picked import pick as pick_points
@@ -168,6 +170,7 @@ def _draw(
             labels=None if color.is_numeric else kind_labels(points, color.values),
             picked=picked.tolist(),
             near=near,
+            hidden=hidden_groups(color.title),
         ),
         key=key,
         reading=" ".join(filter(None, (sentence, believed, projection.note))),
@@ -175,6 +178,7 @@ def _draw(
         definitions=_DEFINITIONS[of],
         on_click=lambda click: pick([row_of(click.customdata)]),
         on_brush=brushed,
+        on_hide=partial(hide, color.title),
     )
     st.caption(_parameters(trace, projection, asked))
 
