@@ -13,6 +13,7 @@ __all__ = ["WORDS", "computing"]
 WORDS = {
     "activation_rate": "Counting which experts tasks select",
     "adapter_ratios": "Reading what adapters add",
+    "adapter_sharing": "Comparing adapters of layers",
     "adapter_similarity": "Comparing adapters",
     "bytes_below": "Adding up the sizes of files",
     "changes_of_prompts": "Comparing prompts",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.prototypes import prototype_similarity
 from app import cache
 from app.views.map import worker as map_worker
 from routing import save_trace
@@ -28,6 +29,16 @@ def test_prototypes_examples_retrieval_and_likeness_of_a_pha_run(app_on, hue):
     assert "The own prototype is retrieved for **" in said
     assert "1 task without a prototype has a row, too" in said
     assert "tasks with like prototypes get like adapters at ρ = **" in said
+
+
+def test_prototypes_and_adapters_stand_in_the_order_of_the_prototypes_tree(app_on):
+    trace = pha_trace(seed=0)
+    page = app_on(trace, "adapters", {"layout": "pca"})
+    alike = prototype_similarity(trace)
+    wanted = alike.sortby("leaf")["prototype"].values.tolist()
+    assert wanted != alike["prototype"].values.tolist()
+    for key in ("adapters_prototypes", "adapters_alike"):
+        assert list(figure_of(page, key)["layout"]["yaxis"]["ticktext"]) == wanted
 
 
 def test_without_structure_nothing_is_claimed(app_on):

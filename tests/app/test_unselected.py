@@ -43,15 +43,27 @@ def test_hypermoe_adds_its_adapters_their_likeness_and_what_they_add(app_on, hue
     trace = hyper_moe_trace(seed=0, n_experts=6)
     page = app_on(trace, "unselected", {"layout": "pca", "hue": hue, "vector": "selection_embedding"})
     assert not page.exception
-    assert {"unselected_map", "unselected_alike_embedding", "unselected_alike_adapter", "unselected_ratio"} <= set(
-        charts_of(page)
-    )
+    assert {
+        "unselected_map",
+        "unselected_alike_embedding",
+        "unselected_alike_adapter",
+        "unselected_layers",
+        "unselected_ratio",
+    } <= set(charts_of(page))
     said = text_of(page)
     assert "selection embeddings on a map" in said
     assert "Trustworthiness **" in said
     assert "embeddings and adapters agree at ρ = **" in said
     assert "Adapters add most for L02·E0" in said  # planted: four times as much
     assert "**one for each" not in said
+
+
+def test_adapters_of_all_layers_stand_in_blocks_layer_by_layer(app_on):
+    page = app_on(hyper_moe_trace(seed=0), "unselected", {"layout": "pca"})
+    assert not page.exception
+    figure = figure_of(page, "unselected_layers")
+    assert list(figure["layout"]["yaxis"]["ticktext"]) == ["L01", "L02"]
+    assert "Two adapters of one layer have a cosine of **" in text_of(page)
 
 
 def test_with_one_selected_expert_the_map_warns_that_it_says_little(app_on):

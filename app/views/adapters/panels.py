@@ -9,9 +9,10 @@ import xarray as xr
 
 from analysis.adapter_ratio import adapter_ratios
 from analysis.similarity import distinct_adapters, expert_relations, expert_similarities
-from app import cache, choices
+from app import cache, choices, headings
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.views.adapters import sentences as told
+from app.views.adapters.across import sharing_panel
 from app.views.adapters.map import LAYOUTS, adapter_projection, map_panel, pick_adapters
 from app.views.causes.panels import effects_panel
 from app.views.map.adapters import adapter_rows, color_of_adapters, described_adapters, selection_of_adapters
@@ -34,16 +35,18 @@ def adapter_panels(trace: RoutingTrace, selection: Selection) -> None:
     made = [site.label for site in trace.adapters.sites if site.made_from == "selected_set"] if trace.adapters else []
     alike = bool(made) or bool({"expert_embedding", "expert_weight_similarity"} & set(trace.vectors))
     if not made and not alike:
-        st.subheader("Adapters made from unselected experts", anchor=False)
+        headings.section("Adapters made from unselected experts")
         empty(
             "This run's model makes none.",
             "HyperMoE does: choose a run of one in the run picker, or record a HyperMoE model of your own.",
         )
         return
     if made:
-        st.subheader("What was made from the unselected experts", anchor=False)
+        headings.section("What was made from the unselected experts")
         _map(trace, selection)
     _likeness(trace, selection)
+    if made:
+        sharing_panel(trace)
     if made and trace.adapter_ratio is not None:
         ratio_panel(trace, by="expert", key="unselected_ratio")
     if made:
@@ -123,7 +126,7 @@ def _likeness(trace: RoutingTrace, selection: Selection) -> None:
     layer = choices.chosen("alike", held, default=default)
     kinds = [name for name in _KINDS if name in tables and _known(tables, name, layer)]
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        st.markdown(f"#### How alike the experts of {layer} are", width="stretch")
+        headings.part(f"How alike the experts of {layer} are", width="stretch")
         definitions_popover(_ALIKE_DEFINITIONS, key="unselected_alike")
         data_popover(lambda: _similarity_rows(tables), key="unselected_alike", definitions=_ALIKE_DEFINITIONS)
     if len(held) > 1:

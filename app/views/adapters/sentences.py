@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from app.sentences import and_list, count, escaped, percent
 from routing import expert_name
 
-__all__ = ["PAIRS", "of_cosines", "of_ratios", "of_relations", "of_sites", "significance"]
+__all__ = ["PAIRS", "of_cosines", "of_ratios", "of_relations", "of_sharing", "of_sites", "significance"]
 
 PAIRS = {
     "embedding–adapter": "embeddings and adapters",
@@ -79,6 +80,27 @@ def of_relations(table: pd.DataFrame, *, layer: str) -> str:
             over.append(f"{PAIRS[str(pair)]} in {n_beyond} of {count(n_layers, 'layer')}")
     together = f" At p ≤ 0.05: {and_list(over)}; chance gives one layer in twenty." if over else ""
     return f"In {escaped(layer)}, {'; '.join(told)}.{together}"
+
+
+def of_sharing(found: xr.Dataset) -> str:
+    """Whether adapters of one layer are more alike than those of two.
+
+    Args:
+        found: of `adapter_sharing`.
+    """
+    within, across, p = (float(found[name]) for name in ("within", "across", "p_value"))
+    if not np.isfinite(p):
+        return "There are too few adapters, or too few layers of one size, to compare layers."
+    said = (
+        f"Two adapters of one layer have a cosine of **{within:.2f}** on average, two of different layers "
+        f"**{across:.2f}**"
+    )
+    null = f"adapters dealt to layers at random reach {float(found['null_95']):+.2f} in one of twenty"
+    if p > 0.05:
+        return f"{said}: a difference of {within - across:+.2f} within chance ({null}), so layers share what is made."
+    return (
+        f"{said}: a difference of {within - across:+.2f} beyond chance ({null}; p {significance(p)}), so layers differ."
+    )
 
 
 def of_ratios(table: pd.DataFrame, *, by: str, names: Mapping[str, Sequence[str]]) -> str:

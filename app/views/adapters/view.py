@@ -209,7 +209,8 @@ def _likeness(trace: RoutingTrace) -> None:
     of_prototypes: np.ndarray | None = None
     if has_prototypes:
         alike = cache.answer(trace, prototype_similarity)
-        # The same tasks in the same order, so that the eye can compare.
+        # The same tasks in the order of the prototypes' tree, so that the eye can compare.
+        alike = alike.isel(prototype=np.argsort(alike["leaf"].to_numpy()))
         shared = [name for name in (str(each) for each in alike["prototype"].values) if name in keys]
         places = [keys.index(name) for name in shared]
         table = table.isel(adapter=places, other=places)
