@@ -40,11 +40,11 @@ class Run:
 
 
 def places() -> tuple[Path, ...]:
-    """Folders below which the user's own runs lie."""
+    """Folders below which the user's own runs lie, whatever links lead there."""
     named = os.environ.get(RUNS_VARIABLE)
     if named:
-        return tuple(Path(each).expanduser() for each in named.split(os.pathsep) if each)
-    return tuple(dict.fromkeys((Path.cwd() / "runs", REPOSITORY / "runs")))
+        return tuple(Path(each).expanduser().resolve() for each in named.split(os.pathsep) if each)
+    return tuple(dict.fromkeys((Path.cwd().resolve() / "runs", REPOSITORY / "runs")))
 
 
 def find_runs(roots: Sequence[str | Path]) -> tuple[Run, ...]:
@@ -89,7 +89,10 @@ def _add(found: dict[str, Run], path: Path, *, name: str, series: str | None = N
     name = path.name if name == "." else name
     if any(run.path == str(path) for run in found.values()):
         return
-    unique = name if name not in found else f"{path.parent.name}/{name}"
+    unique, number = name if name not in found else f"{path.parent.name}/{name}", 1
+    while unique in found:
+        number += 1
+        unique = f"{path.parent.name}/{name} ({number})"
     step = _step_of(path)
     if series is None and step is not None:
         series = str(path.parent)

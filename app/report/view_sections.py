@@ -8,6 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.capacity import capacity_drops
+from analysis.expert_bound import expert_bound
 from analysis.paths import path_entropy, repetition
 from analysis.placement_study import placement_what_if
 from app.report.parts import Panel, Section
@@ -229,11 +230,15 @@ def _placed(trace: RoutingTrace, *, seed: int) -> Section | None:
     panels: list[Panel] = []
     told: tuple[str, ...] = ()
     try:
-        measures = placement_what_if(trace, n_devices=n_devices, seed=seed).table
+        study = placement_what_if(trace, n_devices=n_devices, seed=seed)
     except SelectionError as error:
         told = (str(error),)
     else:
-        told = (placement_sentences.of_advice(measures, n_devices=n_devices, n_nodes=1, batch_size=16),)
+        measures = study.table
+        bounds = expert_bound(trace, study.placements["balanced"], seed=seed).reset_index()
+        advice = placement_sentences.of_advice(measures, n_devices=n_devices, n_nodes=1, batch_size=16)
+        alone = placement_sentences.of_single_experts(bounds, n_devices=n_devices, names=trace.expert_names)
+        told = (advice, *([alone] if alone else []))
         if measures.xs("judged", level="part")["slowdown_bound"].notna().any():
             panels.append(_slowdown(measures))
     drops = capacity_drops(trace, seed=seed)

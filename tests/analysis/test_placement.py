@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.expert_bound import expert_bound
 from analysis.packing import even_packs, packs_together, replicated
 from analysis.placement_maps import engine_map
 from analysis.placement_study import placement_what_if, prompt_halves
@@ -289,3 +290,15 @@ def test_where_there_is_nothing_to_save_the_interval_holds_zero():
     judged = placement_what_if(trace, n_devices=4, batch_size=8, n_random=2).table.xs("judged", level="part")
     assert judged.loc["balanced", "saved_time_low"] < 0 < judged.loc["balanced", "saved_time_high"]
     assert np.isnan(judged["saved_sends"]).all()  # One node: nothing is sent, nothing saved.
+
+
+def test_an_expert_with_more_than_a_device_bounds_every_placement():
+    # Experts of eight assignments: 0 has five, so one of two devices does 5/8 at least, 1.25 times the mean.
+    trace = trace_of([[0]] * 5 + [[1], [2], [3]], n_experts=4)
+    bound = expert_bound(trace, linear_placement(trace, n_devices=2)).iloc[0]
+    assert (bound["expert"], bound["n_replicas"], bound["n_needed"]) == (0, 1, 2)
+    assert bound["share"] == pytest.approx(5 / 8)
+    assert bound["bound"] == pytest.approx(1.25)
+    load = np.array([[5.0, 1, 1, 1]])
+    spread = balanced_placement(trace, load, n_devices=2, n_redundant=2)
+    assert expert_bound(trace, spread).iloc[0]["bound"] <= 1

@@ -230,3 +230,20 @@ def test_a_study_travels_as_files(tmp_path):
     expected = capacity_drops(trace, factors=FACTORS, batch_size=4)
     assert found["position"].values.tolist() == expected["position"].values.tolist()
     np.testing.assert_array_equal(found["drop_rate_by_task"].values, expected["drop_rate_by_task"].values)
+
+
+@pytest.mark.parametrize(("popularity", "is_told"), [(4.0, True), (0.0, False)])
+def test_one_expert_that_alone_sets_the_bound_is_named_with_what_helps(app_on, popularity, is_told):
+    trace = planted_trace(seed=4, specialists={}, popular={(1, 3): popularity}, **SHAPE)
+    page = app_on(trace, "placement", {"devices": "4", "batch": "4"})
+    assert not page.exception
+    said = text_of(page)
+    assert ("**L01·E3 alone sets the bound of its layer**" in said) == is_told
+    assert ("an even share of 4 devices is 25" in said) == is_told
+    assert ("replicas of that expert, in redundant slots" in said) == is_told
+
+
+def test_replicas_that_spread_an_expert_take_its_bound_away(app_on):
+    trace = planted_trace(seed=4, specialists={}, popular={(1, 3): 4.0}, **SHAPE)
+    page = app_on(trace, "placement", {"devices": "4", "batch": "4", "redundant": "4"})
+    assert "alone sets the bound" not in text_of(page)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from app import cache
+from app.recordings.listed import entries
 from app.runs import Run, find_runs, places, snapshots
 from routing import save_trace
 from tests.traces import trace_of
@@ -70,3 +72,22 @@ def test_shipped_snapshots_come_after_the_users_runs_the_trained_model_first(tmp
     assert [run.name for run in runs] == ["tiny", "tiny/step-022000", "tiny/step-000300", "tiny/step-000000"]
     # A run of the user that is called as a sample model belongs to its series.
     assert [run.step for run in snapshots(runs, runs[0])] == [0, 300, 22000]
+
+
+def test_runs_of_one_name_in_several_folders_keep_apart(tmp_path):
+    roots = [tmp_path / place / "runs" for place in ("a", "b", "c")]
+    for root in roots:
+        header(root / "same")
+    found = [run for run in find_runs(roots) if run.path.startswith(str(tmp_path))]
+    assert [run.path for run in found] == [str(root / "same") for root in roots]
+    assert [run.name for run in found] == ["same", "runs/same", "runs/same (2)"]
+
+
+def test_a_folder_of_runs_that_is_a_link_or_relative_holds_its_own_runs(tmp_path, monkeypatch):
+    save_trace(trace_of([[0, 1]]), tmp_path / "true" / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "true")
+    monkeypatch.chdir(tmp_path)
+    for named in (str(tmp_path / "link"), "true"):
+        monkeypatch.setenv("ROUTESCOPE_RUNS", named)
+        root = cache.own_runs()
+        assert [each.name for each in entries(root, find_runs(places()), ())] == ["run"]

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from analysis.capacity import Priority, capacity_drops
+from analysis.expert_bound import expert_bound
 from analysis.placement_study import PlacementStudy, placement_what_if
 from analysis.placements import Placement
 from routing import RoutingTrace
@@ -33,10 +34,11 @@ _PARTS = {
 
 
 def placement_tables(trace: RoutingTrace, *, n_devices: int, n_nodes: int, n_redundant: int, batch_size: int) -> Tables:
-    """`placement_what_if` as tables, for `study_of_tables`."""
-    return tables_of_study(
-        placement_what_if(trace, n_devices=n_devices, n_nodes=n_nodes, n_redundant=n_redundant, batch_size=batch_size)
+    """`placement_what_if` as tables, for `study_of_tables`; and "bounds", `expert_bound` of the balanced map."""
+    study = placement_what_if(
+        trace, n_devices=n_devices, n_nodes=n_nodes, n_redundant=n_redundant, batch_size=batch_size
     )
+    return tables_of_study(study) | {"bounds": expert_bound(trace, study.placements["balanced"]).reset_index()}
 
 
 def tables_of_study(study: PlacementStudy) -> Tables:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from app.sentences import and_list, count, escaped, percent
+from app.sentences import and_list, count, escaped, percent, times
+from routing import expert_name
 
 __all__ = [
     "FEWEST_BATCHES",
@@ -19,6 +20,7 @@ __all__ = [
     "of_drops",
     "of_losers",
     "of_measure",
+    "of_single_experts",
     "shown_name",
     "table_of",
 ]
@@ -102,6 +104,36 @@ def of_advice(measures: pd.DataFrame, *, n_devices: int, n_nodes: int, batch_siz
     if n_nodes > 1 and np.isfinite(row["saved_sends_low"]):
         told += f" {_of_sends(row, others)}"
     return told
+
+
+def of_single_experts(bounds: pd.DataFrame, *, n_devices: int, names: Mapping[str, Sequence[str]]) -> str:
+    """That an expert alone keeps a layer uneven wherever experts live, and what helps; empty where none surely does.
+
+    Args:
+        bounds: layer, and the columns of `expert_bound`.
+        n_devices: devices.
+        names: names of the experts of layers that have some.
+    """
+    least = bounds["bound_low"].where(bounds["bound_low"].notna(), bounds["bound"])
+    over = bounds[least > 1].sort_values("bound", ascending=False, kind="stable")
+    if over.empty:
+        return ""
+    row = over.iloc[0]
+    name = escaped(expert_name(str(row["layer"]), int(row["expert"]), names=names))
+    interval = (
+        f" (95\N{NO-BREAK SPACE}%: {percent(row['share_low'])} to {percent(row['share_high'])})"
+        if np.isfinite(row["share_low"])
+        else ""
+    )
+    replicas = int(row["n_replicas"])
+    each = f", {percent(row['share'] / replicas)} with each of its {replicas} replicas" if replicas > 1 else ""
+    others = f" The same holds of {count(len(over) - 1, 'other layer')}." if len(over) > 1 else ""
+    return (
+        f"**{name} alone sets the bound of its layer**: it does {percent(row['share'])}{interval} of the work "
+        f"there{each}, and an even share of {count(n_devices, 'device')} is {percent(1 / n_devices)}. So the busiest "
+        f"device does at least {times(row['bound'])} the mean wherever experts live; what helps is "
+        f"{count(int(row['n_needed']), 'replica')} of that expert, in redundant slots.{others}"
+    )
 
 
 def table_of(measures: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

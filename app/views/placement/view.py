@@ -103,6 +103,8 @@ def _devices(trace: RoutingTrace, selection: Selection, within: Selection, *, ba
     advice = told.of_advice(measures, n_devices=n_devices, n_nodes=n_nodes, batch_size=batch_size)
     with st.container(border=True, key="placement_advice"):
         st.markdown(advice)
+        if alone := told.of_single_experts(tables["bounds"], n_devices=n_devices, names=trace.expert_names):
+            st.markdown(alone)
     if measures.xs("judged", level="part")["slowdown_bound"].isna().all():
         return
     left, right = st.columns([5, 6], gap="large")
@@ -181,7 +183,13 @@ def _measure(measures: pd.DataFrame, *, n_nodes: int) -> None:
         key="placement_dots",
         reading=told.of_measure(measures, measure),
         table=lambda: measures.reset_index(),
-        definitions=("placement_what_if", "linear_placement", "balanced_placement", "coactivated_placement"),
+        definitions=(
+            "placement_what_if",
+            "expert_bound",
+            "linear_placement",
+            "balanced_placement",
+            "coactivated_placement",
+        ),
         controls=lambda: choices.choose(
             "Measure",
             known,
