@@ -22,11 +22,13 @@ class Reader:
         name: as the URL and the list call it.
         folder: where it is, from the repository if it lies there.
         tasks: tasks that the model must be told one of; none for most models.
+        weight_bytes: of its weights on the disk; 0 where there are none.
     """
 
     name: str
     folder: str
     tasks: tuple[str, ...] = ()
+    weight_bytes: int = 0
 
 
 def readers(trace: RoutingTrace) -> tuple[Reader, ...]:
@@ -46,13 +48,20 @@ def reader_of(folder: str) -> Reader:
     path = next((each for each in (Path(folder).expanduser(), REPOSITORY / folder) if each.is_dir()), Path(folder))
     path = path.resolve()
     shown = str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
-    return Reader(path.name, shown, _tasks(path / "config.json"))
+    return Reader(path.name, shown, _tasks(path / "config.json"), _weight_bytes(path))
 
 
 def is_own(reader: Reader, trace: RoutingTrace) -> bool:
     """Whether a trace was recorded from this model."""
     own = model_of(trace)
     return own is not None and reader_of(own).folder == reader.folder
+
+
+def _weight_bytes(folder: Path) -> int:
+    try:
+        return sum(each.stat().st_size for each in folder.glob("*.safetensors"))
+    except OSError:
+        return 0
 
 
 def _tasks(config: Path) -> tuple[str, ...]:

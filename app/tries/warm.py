@@ -111,6 +111,17 @@ class WarmModels:
         with self._lock:
             return self._is_running
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the process holds now; 0 where there is none, or the system does not say."""
+        with self._lock:
+            process = self._process
+        try:
+            pages = int(Path(f"/proc/{process.pid if process is not None else 0}/statm").read_text("ascii").split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def stop(self) -> None:
         """End the process, and remove what it wrote."""
         with self._lock:

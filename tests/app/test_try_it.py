@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -160,12 +161,32 @@ def test_a_retrieved_prototype_is_shown_where_nothing_is_routed(tried):
     assert "Selected:" in text
 
 
-def test_a_folder_without_a_model_is_said(open_app, models, tmp_path):
+def test_a_folder_without_a_model_is_said(open_app, models, tmp_path, monkeypatch):
     query = {"run": "even", "reader": "another folder …"}
     page = open_app("try_it", query, models=models)
     assert "Name a folder with config.json" in text_of(page)
-    page = typed(open_app("try_it", query | {"reader_folder": str(tmp_path / "gone")}, models=models), TEXT)
+    asked: list[str] = []
+    monkeypatch.setattr("app.tries.warm.WarmModels.prepare", lambda _, model: asked.append(model))
+    page = open_app("try_it", query | {"reader_folder": str(tmp_path / "gone")}, models=models)
     assert "There is no model in" in text_of(page)
+    # Nothing is started for a folder that holds no model.
+    assert not asked
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_large_model_is_not_loaded_for_who_only_looks_around(open_app, models, monkeypatch, is_large):
+    asked: list[str] = []
+    monkeypatch.setattr("app.tries.warm.WarmModels.prepare", lambda _, model: asked.append(model))
+    if is_large:
+        monkeypatch.setattr("app.views.try_it.box._WARMED_BYTES", 10)
+    said = text_of(open_app("try_it", {"run": "even", "reader": "tiny"}, models=models))
+    assert bool(asked) != is_large
+    assert ("The model is loaded with the first text" in said) == is_large
+    assert ("While you type, the model is loaded" in said) != is_large
+
+
+def test_what_memory_is_held_is_said_once_a_text_was_read(tried):
+    assert re.search(r"The process that reads texts holds [\d.]+ [MG]B of this machine's memory", text_of(tried()))
 
 
 def test_without_any_model_the_page_says_what_to_do(open_app):

@@ -10,11 +10,15 @@ from app import cache, choices, state
 from app.panel import empty
 from app.tries.asked import TryRequest
 from app.tries.models import Reader, reader_of, readers
+from app.views.try_it.sentences import of_no_model
 from routing import RoutingTrace, Selection
 
-__all__ = ["asked_for"]
+__all__ = ["asked_for", "is_warmed"]
 
 _MOST_CHARACTERS = 20_000
+# A model up to this size is loaded while its first text is being typed. A larger one takes what others may need of the
+# machine, so it is loaded when there is a text, and not for whoever only looks around.
+_WARMED_BYTES = 1_000_000_000
 _ANOTHER = "another folder …"
 _PLACEHOLDER = "Type or paste a text, in any language."
 _HELP = (
@@ -42,7 +46,8 @@ def asked_for(trace: RoutingTrace, selection: Selection) -> tuple[Reader, TryReq
     reader = _pick_reader(trace)
     if reader is None:
         return None
-    cache.tries().prepare(reader.folder)
+    if is_warmed(reader):
+        cache.tries().prepare(reader.folder)
     task = None
     if reader.tasks:
         with st.container(width=320):
@@ -52,6 +57,11 @@ def asked_for(trace: RoutingTrace, selection: Selection) -> tuple[Reader, TryReq
             )  # fmt: skip
     text = _typed(trace, selection)
     return reader, TryRequest(model=reader.folder, text=text, task=task) if text else None
+
+
+def is_warmed(reader: Reader) -> bool:
+    """Whether a model is loaded before a text is typed."""
+    return 0 < reader.weight_bytes <= _WARMED_BYTES
 
 
 def _pick_reader(trace: RoutingTrace) -> Reader | None:
@@ -72,7 +82,11 @@ def _pick_reader(trace: RoutingTrace) -> Reader | None:
             "Name a folder with config.json, safetensors files and a tokenizer.",
         )
         return None
-    return reader_of(folder)
+    reader = reader_of(folder)
+    if not reader.weight_bytes:
+        st.error(of_no_model(folder), icon=":material/error:")
+        return None
+    return reader
 
 
 def _typed(trace: RoutingTrace, selection: Selection) -> str:

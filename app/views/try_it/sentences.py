@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from app.commands.terminal import bytes_in_words
 from app.sentences import and_list, count, escaped, percent
 from app.tries.asked import Changed, Found
+from app.tries.models import Reader
 from app.views.tokens.sentences import token_name
 from figures.pieces import shown_piece
 from routing import RoutingTrace
@@ -15,6 +17,8 @@ from routing import RoutingTrace
 __all__ = [
     "effect",
     "next_reading",
+    "of_memory",
+    "of_no_model",
     "of_whole_text",
     "routing_reading",
     "runner_up_reading",
@@ -24,6 +28,34 @@ __all__ = [
 
 # Smaller differences are those of the last digits of a sum.
 _NOTHING = 5e-4
+
+
+def of_no_model(folder: str) -> str:
+    """That a folder which was named holds no model."""
+    return (
+        f"There is no model in {escaped(folder)}: no weights (safetensors files) were found there. Name a folder of "
+        "this machine with config.json, safetensors files and a tokenizer."
+    )
+
+
+def of_memory(reader: Reader, *, held: int, is_warmed: bool) -> str:
+    """What memory reading takes, and until when.
+
+    Args:
+        reader: the model.
+        held: bytes that the process which reads holds now; 0 where no text was read yet.
+        is_warmed: whether the model is loaded before a text is typed.
+    """
+    weights = bytes_in_words(reader.weight_bytes)
+    until = "until nobody has read a text for ten minutes"
+    if held:
+        return f"The process that reads texts holds {bytes_in_words(held)} of this machine's memory, {until}."
+    if is_warmed:
+        return (
+            f"While you type, the model is loaded: {weights} of weights, and some hundred megabytes for the libraries. "
+            f"They stay in memory {until}."
+        )
+    return f"The model is loaded with the first text: {weights} of weights, which stay in memory {until}."
 
 
 def next_reading(shown: pd.DataFrame, *, tokens: pd.DataFrame | None, row: int) -> str:

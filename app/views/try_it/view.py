@@ -6,7 +6,7 @@ import streamlit as st
 
 from analysis.passages import passage_routing
 from analysis.reading import prompt_tokens
-from app import state
+from app import cache, state
 from app.explain import looking_at
 from app.links import view_link
 from app.panel import empty
@@ -16,11 +16,11 @@ from app.views.tokens.passage import Reading, passage_panel
 from app.views.tokens.prompt_route import whole_route
 from app.views.tokens.route import way_panel
 from app.views.try_it.asking import answered
-from app.views.try_it.box import asked_for
+from app.views.try_it.box import asked_for, is_warmed
 from app.views.try_it.change import change_part
 from app.views.try_it.keeping import keep_popover
 from app.views.try_it.next_panel import next_panel
-from app.views.try_it.sentences import of_whole_text
+from app.views.try_it.sentences import of_memory, of_whole_text
 from routing import Focus, RoutingTrace, Selection
 
 __all__ = ["render"]
@@ -34,6 +34,8 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     if box is None:
         return
     reader, request = box
+    memory = st.empty()
+    memory.caption(of_memory(reader, held=0, is_warmed=is_warmed(reader)))
     if request is None:
         empty(
             "Nothing is read yet.",
@@ -47,6 +49,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
     found = answered(request, slot="text")
     if found is None:
         return
+    memory.caption(of_memory(reader, held=cache.tries().held_bytes, is_warmed=is_warmed(reader)))
     run = trace if is_own(reader, trace) and _is_alike(trace, found.trace) else None
     # Explanations speak of this text, not of the run.
     with looking_at(found.trace, _NO_SELECTION):
