@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,7 @@ def cells_of(
     rows: Sequence[str] | None = None,
     columns: Sequence[tuple[str, int]] | None = None,
     muted: xr.DataArray | None = None,
-    details: Sequence[xr.DataArray] = (),
+    details: Sequence[xr.DataArray | tuple[xr.DataArray, Callable[[np.ndarray], np.ndarray]]] = (),
     most_columns: int = MOST_COLUMNS,
 ) -> Cells:
     """Arrange a table of groups × layers × experts for drawing.
@@ -63,7 +63,8 @@ def cells_of(
         rows: order of the groups; that of the table, unless given.
         columns: order of the experts; that of the model, unless given.
         muted: like `table`, which cells recede.
-        details: further tables like `table`, for the hover.
+        details: further tables like `table`, for the hover; with a function where the hover tells what that makes of
+            the numbers.
         most_columns: beyond this many experts, neighbors share a column.
     """
     group = table.dims[0]
@@ -93,7 +94,11 @@ def cells_of(
         pale = None if pale is None else np.take_along_axis(pale, source, axis=1)
     # Of what the hover tells, only what is drawn is looked up.
     at_cell = at_row[:, None], at_layer[source], at_expert[source]
-    told = [each.transpose(group, "layer", "expert").to_numpy()[at_cell] for each in details]
+    told = []
+    for each in details:
+        source_of, made = each if isinstance(each, tuple) else (each, None)
+        drawn = source_of.transpose(group, "layer", "expert").to_numpy()[at_cell]
+        told.append(drawn if made is None else made(drawn))
     return Cells(
         values=values,
         source=source,

@@ -125,7 +125,7 @@ def _tasks(trace: RoutingTrace, *, seed: int) -> Section:
     names = list(task_order(trace, values="lift").names) if len(trace.tasks) > 1 else list(trace.tasks)
     special = special.sel(group=names)
     muted = ~special["significant"].astype(bool) & special["lift"].notnull() if tested else None
-    details = (2.0 ** special["lift"], special["rate"], special["q_value"])
+    details = ((special["lift"], np.exp2), special["rate"], special["q_value"])
     cells = cells_of(special["lift"], exists=trace.expert_exists, rows=names, muted=muted, details=details)
     counted = cells.values if cells.muted is None else cells.values[~cells.muted]
     heatmap = task_expert_heatmap(

@@ -56,6 +56,15 @@ def test_shared_columns_show_the_expert_that_stands_out_and_a_click_finds_it():
     assert cells.at(2, 0) == ("task 0", ("L00", 4))
 
 
+@pytest.mark.parametrize("most_columns", [2, 100])
+def test_what_the_hover_makes_of_a_number_is_that_of_the_whole_table(most_columns):
+    table = table_of(np.random.default_rng(0).normal(size=(2, 2, 4)))
+    options = {"exists": exists_of(table), "rows": ["task 1", "task 0"], "most_columns": most_columns}
+    lazy = cells_of(table, details=((table, np.exp2), table), **options)
+    whole = cells_of(table, details=(2.0**table, table), **options)
+    np.testing.assert_array_equal(lazy.details, whole.details)
+
+
 def test_a_significant_expert_wins_its_column_over_a_larger_muted_one():
     table = table_of(np.array([[[5.0, 1.0]]]))
     muted = xr.DataArray(np.array([[[True, False]]]), dims=table.dims, coords=table.coords)

@@ -91,7 +91,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         rows=groups[top:bottom],
         columns=experts[left:right],
         muted=muted,
-        details=(2.0 ** special["lift"], special["rate"], special["q_value"]),
+        details=((special["lift"], np.exp2), special["rate"], special["q_value"]),
     )
     figure = task_expert_heatmap(
         cells,

@@ -148,7 +148,7 @@ def _matrix(
         exists=trace.expert_exists,
         rows=rows,
         muted=~(table["p_max"] <= 0.05) & table["r"].notnull() if tested else None,
-        details=(table["p_max"], np.exp2(table["lift"])),
+        details=(table["p_max"], (table["lift"], np.exp2)),
     )
 
     def clicked(click: Click) -> None:
