@@ -146,7 +146,7 @@ def retrieval_accuracy(trace: RoutingTrace, *, n_permutations: int = 2000, seed:
     n_D = np.bincount(task_P, minlength=len(own_D))[tasks]
     right_D = np.bincount(task_P[own_D[task_P] == found_P], minlength=len(own_D))[tasks]
     parts = []
-    for dealt_BP in label_permutations(task_P, n_permutations=n_permutations, seed=seed):
+    for dealt_BP in label_permutations(task_P, n_permutations=n_permutations, seed=seed) if tasks else ():
         hit_BP = own_D[dealt_BP] == found_P
         parts.append(np.stack([(hit_BP & (dealt_BP == number)).sum(axis=1) for number in tasks], axis=1))
     null_BD = np.concatenate(parts) if parts else np.zeros((0, len(tasks)))

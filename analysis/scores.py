@@ -9,6 +9,18 @@ from routing.trace import RoutingTrace
 
 __all__ = ["task_scores"]
 
+_COLUMNS = [
+    "task_type",
+    "metric",
+    "n_prompts",
+    "n_scored",
+    "score",
+    "score_low",
+    "score_high",
+    "baseline",
+    "baseline_answer",
+]
+
 
 def task_scores(trace: RoutingTrace, *, n_bootstrap: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Mean score of each task with a 95 % interval, and the score of always giving the most frequent answer.
@@ -48,7 +60,7 @@ def task_scores(trace: RoutingTrace, *, n_bootstrap: int = 1000, seed: int = 0) 
                 "baseline_answer": answer,
             }
         )
-    frame = pd.DataFrame(rows, index=pd.Index(list(trace.tasks), name="task"))
+    frame = pd.DataFrame(rows, index=pd.Index(list(trace.tasks), name="task"), columns=_COLUMNS)
     frame.attrs["unit"] = {
         "n_prompts": "prompts",
         "n_scored": "prompts",

@@ -1,4 +1,4 @@
-"""The command line: ``routescope record | info | verify | pack | findings | report | app``."""
+"""The command line: ``routescope record | import | info | verify | pack | findings | report | app``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from app.commands.findings import findings_command
+from app.commands.importing import import_command
 from app.commands.interventions import intervene_command, knock_out_command, runner_up_command
 from app.commands.options import BatchSize, Device, Limit, Seed
 from app.commands.terminal import RecordingBar, bytes_in_words, info_screen, printable
@@ -186,6 +187,7 @@ def pack(
     out.print(f"{bytes_in_words(before)} → {bytes_in_words(after)} in {escape(printable(str(target)))}")
 
 
+cli.command("import")(_in_sentences(import_command))
 cli.command("findings")(_in_sentences(findings_command))
 cli.command("report")(_in_sentences(report_command))
 cli.command("knock-out")(_in_sentences(knock_out_command))

@@ -100,6 +100,7 @@ VIEWS = (
         icon=":material/alt_route:",
         load=partial(_view, "unselected"),
         needs=("assignments",),
+        reads_weights=True,
     ),
     View(
         title="Adapters",

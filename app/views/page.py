@@ -23,6 +23,11 @@ _MISSING = {
     ),
 }
 
+_NO_TOKENS = (
+    "This run holds no token: none is recorded yet, or the run was read off weights alone. "
+    "What weights say of adapters and prototypes is on the Unselected and Adapters views."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class View:
@@ -36,6 +41,7 @@ class View:
         load: gives the view's render function; called when the view is opened, so that others stay
             unimported.
         needs: what a trace must hold, of "assignments" and "logits".
+        reads_weights: whether it has something to show of adapters in a run without a token.
         group: heading that it stands under in the navigation; none where it is empty.
     """
 
@@ -45,11 +51,14 @@ class View:
     icon: str
     load: Callable[[], Render]
     needs: tuple[str, ...] = ()
+    reads_weights: bool = False
     group: str = ""
 
 
 def what_is_missing(view: View, trace: RoutingTrace) -> str | None:
     """A sentence on the first thing that the view needs and the trace lacks, None where it has all."""
+    if view.needs and trace.n_tokens == 0 and trace.level != "counts":
+        return None if view.reads_weights and trace.adapters is not None else _NO_TOKENS
     for need in view.needs:
         part, sentence = _MISSING[need]
         if getattr(trace, part) is None:

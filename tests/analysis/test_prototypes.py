@@ -45,6 +45,15 @@ def test_retrieval_by_hand():
     np.testing.assert_allclose(accuracy["chance"], 0.5, atol=0.06)
 
 
+def test_a_run_of_held_out_tasks_alone_has_no_accuracy():
+    trace = tiny([0, 1, 1], ("c", "c", "d"))
+    accuracy = analysis.retrieval_accuracy(trace, n_permutations=20)
+    assert accuracy.index.tolist() == ["all"]
+    assert accuracy["n_prompts"].tolist() == [0]
+    assert accuracy[["accuracy", "chance", "p_value"]].isna().all(axis=None)
+    assert analysis.retrieval(trace)["n_prompts"].values.tolist() == [[1, 1], [0, 1]]
+
+
 def test_centers_by_hand():
     # Mean of the unit vectors of a is (1, 1)/2: 45° from both prototypes.
     trace = tiny([0, 1, 1], ("a", "a", "b"), instance=[[3, 0], [0, 2], [0, 5]])

@@ -2,11 +2,16 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from typer.testing import CliRunner
 
+from app.cli import cli
+from routing import open_trace
 from tests.authors_dicts import PHA_CONFIG, TASK_MOE_CONFIG, gpt2_dict, pha_dict, switch_dict, task_moe_dict
 
 DOC = Path(__file__).parents[2] / "docs" / "authors-files.md"
@@ -19,8 +24,9 @@ def leave(folder, name, tensors, **small):
         (folder / f"{file}.json").write_text(json.dumps(held))
 
 
-def test_the_example_runs(tmp_path, monkeypatch, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), flags=re.DOTALL)
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """What the training scripts leave, in the folder that the reader stands in."""
     monkeypatch.chdir(tmp_path)
     leave(tmp_path / "hypermoe-squad", "pytorch_model.bin", switch_dict(), config={"expert_capacity": 64})
     leave(tmp_path / "hypermoe-gpt2", "pytorch_model.bin", gpt2_dict(), config={"k": 2})
@@ -32,10 +38,26 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "task-moe/750-steps/route_t1.npy", np.full((2, 4, 3), 1 / 3))
     (tmp_path / "random.json").write_text('{"train": ["boolq", "anli"], "dev": [], "test": []}')
     (tmp_path / "ontology.json").write_text('{"classification": {"nli": ["anli"]}, "qa": {"binary": ["boolq"]}}')
+    return tmp_path
+
+
+def test_the_example_runs(folders, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), flags=re.DOTALL)
     exec(compile(example, str(DOC), "exec"), {})
     said = capsys.readouterr().out
     assert "HyperMoE switch ('enc01', 'enc03', 'dec01') 4" in said
     assert "Weights left out: 12" in said
     assert "('rte', 'cola', 'qnli') (3, 4) (3, 3, 280)" in said
     assert "('anli', 'boolq') ('enc00', 'enc01', 'dec00', 'dec01')" in said
-    assert (tmp_path / "hypermoe-squad-ours/model.safetensors").is_file()
+    assert (folders / "hypermoe-squad-ours/model.safetensors").is_file()
+
+
+def test_the_commands_make_runs(folders):
+    (block,) = re.findall(r"```bash\n(.*?)```", DOC.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for line in block.strip().splitlines():
+        done = CliRunner().invoke(cli, shlex.split(line)[1:])
+        assert done.exit_code == 0, done.output
+    runs = {path.name: open_trace(path) for path in sorted((folders / "runs").iterdir())}
+    assert list(runs) == ["hypermoe-squad", "pha-glue", "task-moe", "task-moe-750"]
+    assert runs["task-moe"].layer_facts[0].temperature == 0.1
+    assert len(runs["hypermoe-squad"].adapters) == 3 * 4

@@ -47,10 +47,11 @@ def adapter_panels(trace: RoutingTrace, selection: Selection) -> None:
     _likeness(trace, selection)
     if made:
         sharing_panel(trace)
-    if made and trace.adapter_ratio is not None:
+    if not made or trace.n_tokens == 0:
+        return
+    if trace.adapter_ratio is not None:
         ratio_panel(trace, by="expert", key="unselected_ratio")
-    if made:
-        effects_panel(trace)
+    effects_panel(trace)
 
 
 def _map(trace: RoutingTrace, selection: Selection) -> None:

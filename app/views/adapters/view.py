@@ -50,17 +50,19 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
             "PHA does: choose a run of one in the run picker, or record a PHA model of your own.",
         )
         return
+    if trace.n_tokens == 0:
+        empty("This run holds no text, so nothing is retrieved.", "What its weights say:")
     if "instance" in vectors:
         _instances(trace, selection)
-    if any(facts.expert_names for facts in trace.layer_facts):
+    if trace.n_tokens and any(facts.expert_names for facts in trace.layer_facts):
         _retrieval(trace, selection)
     if {"instance", "prototype"} <= vectors:
         _centers(trace, selection)
     if made & {"task", "instance"}:
         _likeness(trace)
-        if trace.adapter_ratio is not None:
+        if trace.n_tokens and trace.adapter_ratio is not None:
             ratio_panel(trace, by="task", key="adapters_ratio")
-        if "prototype" in vectors:
+        if trace.n_tokens and "prototype" in vectors:
             exchange_panel(trace)
     elif made:
         empty(

@@ -32,13 +32,19 @@ _SHOWN_SIMILAR = 6
 
 def render(trace: RoutingTrace, selection: Selection) -> None:
     """Draw the page of one expert."""
+    if trace.n_tokens == 0 and trace.level != "counts":
+        empty("This run holds no token that an expert could serve.", "Let the recording run on, or open another run.")
+        return
     layer, expert = _pick(trace, selection)
     name = expert_name(layer, expert, names=trace.expert_names)
     within = Selection(tasks=selection.tasks, prompts=selection.prompts)
     profile = cache.answer(trace, expert_profile, within=within, layer=layer, expert=expert)
     _numbers(trace, selection, within, layer=layer, expert=expert)
     if profile.overall_rate == 0:
-        empty(f"No token of this selection chose {name}.", "It is idle here: clear the filters, or see the Load view.")
+        empty(
+            f"No token of this selection chose {escaped(name)}.",
+            "It is idle here: clear the filters, or see the Load view.",
+        )
     left, right = st.columns([3, 2], gap="large")
     with left:
         task_panel(

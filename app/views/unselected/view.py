@@ -30,7 +30,8 @@ _MOST_DOUBLINGS = 3.0
 def render(trace: RoutingTrace, selection: Selection) -> None:
     """Draw the view."""
     if trace.n_tokens == 0:
-        empty("This run holds no tokens yet.", "Let the recording run on, and reload the page.")
+        empty("This run holds no token, so nothing says what the router almost did.", "What its weights say:")
+        adapter_panels(trace, selection)
         return
     within = replace(selection, experts=(), focus=None)
     if trace.dense_routing:
