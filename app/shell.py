@@ -98,8 +98,8 @@ def _show(view: View) -> None:
         # The picker is drawn before the trace is opened: a run that cannot be read must not lock the app.
         chips = st.container()
     if asked not in (None, offer.name):
-        there_is_none = f"There is no run named “{sentences.escaped(str(asked))}” here; this is “{offer.name}”."
-        st.warning(there_is_none, icon=":material/link_off:")
+        none, this = (sentences.escaped(str(name)) for name in (asked, offer.name))
+        st.warning(f"There is no run named “{none}” here; this is “{this}”.", icon=":material/link_off:")
     if offer.run is None or offer.is_under_way:
         recording_page(offer)
     else:
@@ -142,7 +142,7 @@ def _badge(note: str) -> None:
         "synthetic data" if synthetic else "note",
         icon=":material/science:" if synthetic else ":material/sticky_note_2:",
         color="orange" if synthetic else "gray",
-        help=note,
+        help=sentences.escaped(note),
     )
 
 

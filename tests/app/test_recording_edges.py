@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from app.recordings import estimate as estimates
+from app.recordings.asked_plan import Looking
 from app.recordings.dropped import dropped_folder, keep, sweep
 from app.recordings.kept import Recordings, Request, is_stopped, write_json
 from app.recordings.live import LiveCounts
@@ -21,6 +22,7 @@ from app.recordings.record_sentences import why_no_name
 from app.recordings.worker import main as work
 from app.runs import REPOSITORY
 from routing import open_trace, save_trace
+from tests.app.asked_recordings import left_behind, outlook_of
 from tests.traces import planted_trace
 
 
@@ -154,3 +156,15 @@ def test_a_text_that_is_kept_is_there_as_a_whole_or_not_at_all(tmp_path, monkeyp
     assert ("No space left" in problem) != is_whole
     if is_whole:
         assert open_trace(tmp_path / "mine").n_tokens == trace.n_tokens
+
+
+def test_what_others_record_meanwhile_leaves_the_name_that_is_being_typed(open_app, tmp_path, monkeypatch):
+    runs, models = tmp_path / "runs", tmp_path / "models"
+    (models / "tiny").mkdir(parents=True)
+    (models / "tiny" / "config.json").write_text("{}")
+    monkeypatch.setattr("app.recordings.form.ask", lambda *_, **__: ("key", Looking(outlook=outlook_of())))
+    test = open_app("recordings", runs=runs, models=models)
+    test = test.text_input(key="record_name_tiny_0").set_value("mine").run()
+    left_behind(runs, "tiny", stage="failed")
+    test = test.run()
+    assert test.text_input(key="record_name_tiny_0").value == "mine"

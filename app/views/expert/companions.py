@@ -14,7 +14,7 @@ from analysis.runners_up import runner_up_matrix
 from app import cache, headings
 from app.links import expert_link
 from app.panel import data_popover, definitions_popover
-from app.sentences import percent, times
+from app.sentences import escaped, percent, times
 from app.views.expert import sentences as expert_sentences
 from routing import RoutingTrace, expert_name
 
@@ -125,5 +125,5 @@ def expert_lines(trace: RoutingTrace, lines: Sequence[tuple[str, int, str, bool]
     for layer, expert, text, sure in lines:
         with st.container(horizontal=True, wrap=False, gap="small", vertical_alignment="center"):
             with st.container(width=105):
-                expert_link(trace, layer, expert, label=expert_name(layer, expert, names=trace.expert_names))
+                expert_link(trace, layer, expert, label=escaped(expert_name(layer, expert, names=trace.expert_names)))
             st.markdown(f"{text}" if sure else f":gray[{text} · perhaps chance]")

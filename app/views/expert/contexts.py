@@ -83,7 +83,10 @@ def context_panel(
         )
     if found.empty:
         where = "in the selected tasks and prompts" if within.tasks or within.prompts else "anywhere else in this run"
-        empty(f"{name} is not {_ROLES[role]} {where}.", "Clear the filters above, or look at another expert.")
+        empty(
+            f"{sentences.escaped(name)} is not {_ROLES[role]} {where}.",
+            "Clear the filters above, or look at another expert.",
+        )
         return
 
     def open_context(place: int) -> None:

@@ -52,7 +52,7 @@ def task_panel(
     table = profile.by_task.sort_values("rate", ascending=False, kind="stable")
     renamed = table.rename(columns={"rate": "value", "rate_low": "value_low", "rate_high": "value_high"})
     panel(
-        f"What {expert_name(layer, expert, names=trace.expert_names)} serves",
+        f"What {sentences.escaped(expert_name(layer, expert, names=trace.expert_names))} serves",
         task_bars(
             renamed,
             value_title="share of a task's tokens that choose it",

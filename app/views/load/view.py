@@ -244,8 +244,9 @@ def _drivers(trace: RoutingTrace, selection: Selection, within: Selection, *, ba
     layer, expert = selection.experts[0] if selection.experts else (hottest, int(balance.loc[hottest, "hottest"]))
     profile = cache.answer(trace, expert_profile, within=replace(within, layers=()), layer=layer, expert=expert)
     which = "The picked expert" if selection.experts else "The busiest expert"
+    name = sentences.escaped(expert_name(layer, expert, names=trace.expert_names))
     panel(
-        f"{which}, {expert_name(layer, expert, names=trace.expert_names)}: which tasks bring it work",
+        f"{which}, {name}: which tasks bring it work",
         share_bars(profile.by_task, task_types=trace.task_types, mode=mode()),
         key="load_drivers",
         reading=sentences.of_drivers(profile, layer=layer, expert=expert),

@@ -13,6 +13,7 @@ from app import cache, choices, headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.links import expert_link
 from app.panel import empty, mode, panel
+from app.sentences import escaped
 from app.views.together import sentences as told
 from app.views.together.tables import Tables, both_ways, pair_tables, table_of
 from figures.paths import pair_dots
@@ -90,7 +91,7 @@ def _matrix(
     # A single expert is marked where it meets itself.
     picked = [expert for label, expert in selection.experts if label == layer]
     panel(
-        f"Pairs of experts of {layer}",
+        f"Pairs of experts of {escaped(layer)}",
         coactivation_matrix(
             table_of(both_ways(rows), "layer", "expert", "other"),
             layer=layer,
@@ -167,7 +168,7 @@ def _pair(trace: RoutingTrace, selection: Selection, pairs: pd.DataFrame, *, lay
         with st.container(horizontal=True, gap="medium"):
             for expert, name in zip(chosen, names, strict=True):
                 with st.container(width="content"):
-                    expert_link(trace, layer, expert, label=f"Page of {name}")
+                    expert_link(trace, layer, expert, label=f"Page of {escaped(name)}")
 
 
 def _default_layer(selection: Selection, strongest: pd.DataFrame, paired: list[str]) -> str:

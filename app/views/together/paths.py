@@ -10,6 +10,7 @@ import streamlit as st
 from app import choices, headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
+from app.sentences import escaped
 from app.views.together import path_sentences as told
 from app.views.together.tables import common_tables, path_tables, table_of, windows_of
 from figures.paths import common_path_dots, path_dots
@@ -75,7 +76,7 @@ def _common(
                 choices.choose("Layers", list(windows), name="window", kind="slider")
 
     panel(
-        f"The most common paths through {name}",
+        f"The most common paths through {escaped(name)}",
         common_path_dots(rows, mode=mode()),
         key="together_common",
         reading=told.of_common_paths(rows, layers=layers, unit=trace.unit) + " Click a path to select its experts.",

@@ -10,6 +10,7 @@ import streamlit as st
 from app import choices, headings, slow_answers, state
 from app.components.plot_bridge import Click
 from app.panel import empty, mode, panel
+from app.sentences import escaped
 from app.views.together import sentences as told
 from app.views.together.pairs import SLOW_PAIRS
 from app.views.together.tables import Tables, step_tables, table_of
@@ -79,7 +80,7 @@ def _matrix(trace: RoutingTrace, selection: Selection, found: Tables, steps: pd.
     known = trace.expert_names
     picked = [[expert for label, expert in selection.experts if label == each] for each in (layer, next_layer)]
     panel(
-        f"From {layer} to {next_layer}: which first expert follows which",
+        f"From {escaped(layer)} to {escaped(next_layer)}: which first expert follows which",
         transition_matrix(
             table_of(pairs, "step", "expert", "next_expert").assign_coords(
                 layer=("step", [layer]), next_layer=("step", [next_layer])

@@ -14,6 +14,7 @@ from app import cache, choices, state
 from app.links import view_link
 from app.panel import empty
 from app.prompts import Outcome, choices_around, outcome_of, outcomes, prompt_labels
+from app.sentences import escaped
 from app.views.expert.contexts import context_panel
 from app.views.tokens.passage import Reading, passage_panel, picked_layer, routing_of
 from app.views.tokens.prompt_route import prompt_route
@@ -215,7 +216,7 @@ def _elsewhere(trace: RoutingTrace, selection: Selection, reading: Reading, *, t
         trace,
         selection,
         expert=(layer, expert),
-        title=f"Where else {expert_name(layer, expert, names=trace.expert_names)} fires like this",
+        title=f"Where else {escaped(expert_name(layer, expert, names=trace.expert_names))} fires like this",
         key="token_contexts",
         near=weight if weight == weight else None,
         skip=reading.prompt,
