@@ -14,7 +14,7 @@ from typing import Any
 
 from .dev_losses import AS_TRAINED, KINDS, DevLosses, read_dev_losses
 from .hypermoe_card import hypermoe_card
-from .intervals import Interval, mean_interval, paired_interval
+from .intervals import Interval, holm_adjusted, mean_interval, paired_interval
 from .runs import finished_runs, study_parser, write_study
 
 HYPERMOE = "hypermoe"
@@ -103,18 +103,22 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
 def study(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the gaps between HyperMoE and each control, and what replacing the selection embedding does.
 
+    ``p_values`` are of the gaps on answers over seeds, each as it is and adjusted for how many controls were compared.
+
     Raises:
         ValueError: runs differ in more than condition and seed, two are of one condition and seed, or none is HyperMoE.
     """
     by_condition = _by_condition(runs)
     own = by_condition[HYPERMOE]
     others = {name: its for name, its in by_condition.items() if name != HYPERMOE and own.keys() & its.keys()}
+    gaps = {name: _gap(own, its) for name, its in others.items()}
     return {
         "steps": runs[0].metrics["training"]["steps"],
         "n_dev_rows": len(runs[0].losses.tasks),
         "n_tasks": len(set(runs[0].losses.tasks.tolist())),
         "conditions": {name: _described(its) for name, its in by_condition.items()},
-        "gaps": {name: _gap(own, its) for name, its in others.items()},
+        "gaps": gaps,
+        "p_values": holm_adjusted({name: list(gap["per_seed"].values()) for name, gap in gaps.items()}),
         "overrides": {
             override: {
                 kind: asdict(mean_interval([_effect(run, override, kind) for run in own.values()])) for kind in KINDS

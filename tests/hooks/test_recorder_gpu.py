@@ -81,7 +81,8 @@ def test_what_arrives_is_what_the_routers_gave(family: str, dtype: torch.dtype, 
     seen: dict[str, list[torch.Tensor]] = {}
 
     def look(name: str, ids: torch.Tensor) -> None:
-        seen.setdefault(name, []).append(ids.detach().clone())
+        if ids.shape[-1] > 1:  # the proof asks one expert at a time
+            seen.setdefault(name, []).append(ids.detach().clone())
 
     handles = [
         module.register_forward_pre_hook(lambda _, args, name=name: look(name.removesuffix(".experts"), args[1]))

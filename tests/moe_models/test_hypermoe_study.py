@@ -172,6 +172,22 @@ def test_the_card_of_a_null_says_so(tmp_path):
     assert "This checkpoint is one seed (0) of the 3 compared above." in card
 
 
+def test_a_gain_that_several_comparisons_explain_does_not_stand(tmp_path):
+    # p of the t-test on the gaps to c0 is .022: alone below .05, and times three not.
+    runs = runs_of(tmp_path, [-0.1, -0.13, -0.17])
+    for seed, (ordinary, constant) in enumerate([(0.1, -0.2), (-0.1, 0.1), (0.05, 0.02)]):
+        write_run(tmp_path / f"a{seed}", "adapter", seed, 1.0 + seed + ordinary)
+        write_run(tmp_path / f"k{seed}", "constant", seed, 1.0 + seed + constant)
+    main(["--runs", str(runs), "--checkpoint", str(runs / "u0")])
+    card = (runs / "u0" / "README.md").read_text()
+    assert "c0: HyperMoE's loss is lower (better)" in card
+    assert "3 controls were compared over seeds: p of Student's t, and adjusted for that (Holm): c0 0.022, " in card
+    assert "adjusted 0.067" in card
+    assert "**no gain stands**" in card
+    assert "Adapters made from a constant (c3) do as well" in card
+    assert "a gain over c0; " in card.partition("## What did not appear")[2]
+
+
 def test_the_card_of_one_seed_claims_nothing(tmp_path):
     runs = runs_of(tmp_path, [-0.1])
     main(["--runs", str(runs), "--checkpoint", str(runs / "u0")])

@@ -1,9 +1,10 @@
 import json
 
 import pytest
+from scipy.stats import t as student_t
 
 from moe_models.recipes.adaptation import relative_gain
-from moe_models.recipes.intervals import Interval, mean_interval, paired_interval
+from moe_models.recipes.intervals import Interval, holm_adjusted, mean_interval, paired_interval
 from moe_models.recipes.pha_card import verdict as pha_verdict
 from moe_models.recipes.pha_study import read_runs as read_pha_runs
 from moe_models.recipes.pha_study import study as pha_study
@@ -40,6 +41,21 @@ def test_intervals_by_hand():
     assert (paired.mean, paired.n) == (0.5, 2)
     with pytest.raises(ValueError, match="none in common"):
         paired_interval({0: 1.0}, {1: 1.0})
+
+
+def test_several_comparisons_are_adjusted_for_their_number():
+    samples = {"a": [1.0, 1.1, 1.2], "b": [1.0, 2.0, 3.0], "c": [0.3, 0.5, -0.1], "alone": [5.0]}
+    found = holm_adjusted(samples)
+    p = {name: its["p"] for name, its in found.items()}
+    assert list(found) == ["a", "b", "c"]
+    assert p["b"] == pytest.approx(2 * (1 - student_t.cdf(2 * 3**0.5, df=2)))
+    assert p["a"] < p["b"] < p["c"]
+    assert found["a"]["adjusted"] == pytest.approx(3 * p["a"])
+    assert found["b"]["adjusted"] == pytest.approx(2 * p["b"])
+    assert found["c"]["adjusted"] == pytest.approx(p["c"])
+    # No later one is surer than one before it, and no chance is above one.
+    near = holm_adjusted({"a": [1.0, -0.9, 0.2], "b": [1.0, -0.9, 0.21]})
+    assert {its["adjusted"] for its in near.values()} == {1.0}
 
 
 def test_the_gap_is_paired_by_seed_and_its_trend_is_fewest_less_most():
