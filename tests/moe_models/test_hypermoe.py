@@ -26,8 +26,8 @@ SMALL |= {
 def decoder(conditioning="unselected", **changes):
     torch.manual_seed(0)
     config = HyperMoeConfig(
-        **SMALL | changes, conditioning=conditioning, hidden_size=16, intermediate_size=8, num_hidden_layers=2,
-        num_attention_heads=2, num_experts_per_tok=2, max_position_embeddings=32, eos_token_id=1,
+        **SMALL | {"num_experts_per_tok": 2} | changes, conditioning=conditioning, hidden_size=16, intermediate_size=8,
+        num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=32, eos_token_id=1,
     )  # fmt: skip
     return waken(HyperMoeForCausalLM(config)).eval()
 
@@ -110,6 +110,44 @@ def test_experts_may_run_as_one_grouped_product():
     assert decoder().model.layers[0].mlp.experts.config._experts_implementation == "grouped_mm"
 
 
+@pytest.mark.parametrize("conditioning", ["selected", "constant", "random"])
+def test_what_the_controls_are_made_from(conditioning):
+    """c3: nothing, so a layer has one adapter; c4: the selected experts; c5: a table that stays as drawn."""
+    model = decoder(conditioning).train()
+    part, sets = parts(model)[0], torch.tensor([[0, 3], [1, 2], [2, 4]])
+    table = part.selection.expert_embedding.weight
+    want = {
+        "selected": torch.stack([table[0] + table[3], table[1] + table[2], table[2] + table[4]]),
+        "constant": torch.zeros(3, 6),
+        "random": torch.stack([table[[1, 2, 4]].sum(0), table[[0, 3, 4]].sum(0), table[[0, 1, 3]].sum(0)]),
+    }[conditioning]
+    torch.testing.assert_close(part.selection.raw(sets), want)
+    flat = part.generate(sets).flat()
+    assert torch.allclose(flat[0], flat[1], atol=1e-5) == (conditioning == "constant")
+    # What tells layers apart in every control is the layer embedding.
+    assert not torch.allclose(flat, parts(model)[1].generate(sets).flat())
+    drawn, ids = table.detach().clone(), torch.randint(2, 48, (2, 6))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    assert torch.equal(table, drawn) == (conditioning != "selected")
+
+
+def test_one_more_expert_and_one_adapter_are_the_other_controls():
+    """c1: top-(k+1) of the plain model; c2: one learned adapter a layer, whatever was selected."""
+    more = decoder("none", num_experts_per_tok=3).model.layers[0].mlp
+    x = torch.randn(1, 4, 16)
+    _, weights, index = more.gate(x.view(4, 16))
+    assert index.shape == (4, 3)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4))
+    assert more.hyper_expert is None
+    adapter = decoder("adapter").model.layers[0].mlp.hyper_expert
+    down, up = adapter.down, adapter.up
+    want = torch.relu(x[0] @ down.weight.T + down.bias) @ up.weight.T + up.bias
+    for selected in ([[0, 1]] * 4, [[2, 3]] * 4):
+        torch.testing.assert_close(adapter(x[0], torch.tensor(selected)), want)
+
+
 def test_a_sparse_block_adds_the_hyper_expert_without_a_weight():
     block = decoder().model.layers[0].mlp
     x = torch.randn(1, 5, 16)
@@ -149,6 +187,31 @@ def test_a_token_over_capacity_may_pass_through_scaled():
     torch.testing.assert_close(mlp(x)[0, 1], probabilities.max() * x[0, 1] + hyper)
     with pytest.raises(ValueError, match="treated as 'lost'. Choose one of zero, scaled_input"):
         switch(dropped_tokens="lost")
+
+
+def test_switch_learns_from_balance_and_z_loss_of_its_logits_before_capacity():
+    model, seen = switch(expert_capacity=1), []
+    router = model.encoder.block[1].layer[-1].mlp.router
+    router.register_forward_hook(lambda _, args, output: seen.append(output[2]))
+    ids = torch.randint(2, 48, (2, 6))
+    out = model(input_ids=ids, labels=ids, output_router_logits=True)
+    torch.testing.assert_close(out.encoder_z_loss, seen[0].logsumexp(dim=-1).square().mean())
+    balance = [
+        5 * (torch.bincount(text.argmax(dim=-1), minlength=5) / len(text) * text.softmax(dim=-1).mean(dim=0)).sum()
+        for text in seen[0]
+    ]
+    torch.testing.assert_close(out.encoder_aux_loss, torch.stack(balance).mean())
+
+
+def test_the_routers_jitter_is_of_training_alone_and_touches_nothing_but_the_router():
+    mlp = switch(router_jitter_noise=0.5).encoder.block[1].layer[-1].mlp
+    x = torch.randn(1, 4, 16)
+    still, logits = mlp(x), mlp.router(x)[2]
+    torch.testing.assert_close(mlp(x), still, rtol=0, atol=0)
+    mlp.router.train()
+    kept = x.clone()
+    assert not torch.allclose(mlp.router(x)[2], logits)
+    torch.testing.assert_close(x, kept, rtol=0, atol=0)
 
 
 def test_a_router_bias_has_its_part():
