@@ -199,7 +199,9 @@ def test_an_expert_serves_the_task_that_was_planted_and_none_by_chance():
 
 
 @pytest.mark.slow
-def test_a_umap_is_made_beside_the_app_once(tmp_path):
+def test_a_umap_is_made_beside_the_app_once(tmp_path, monkeypatch):
+    # 24 points take the interpreter a second; to compile UMAP for them, a dozen.
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     save_trace(planted_trace(seed=1, n_tasks=3, n_prompts_a_task=8, n_layers=2), tmp_path / "run")
     trace = open_trace(tmp_path / "run")
     question = MapQuestion(of="prompt", values="rate", n_neighbors=5, min_dist=0.1, seed=0)

@@ -60,7 +60,7 @@ def main(version: str, arguments: list[str]) -> int:
     """Exit status of pytest."""
     path = os.pathsep.join([str(overlay(version)), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     chosen = arguments or [str(ROOT / "tests" / "hooks" / name) for name in TESTS]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.hooks.family_report", *chosen]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "tests.hooks.family_report", *chosen]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
 
