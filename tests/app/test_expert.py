@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pandas as pd
 import pytest
 
 from app.views.expert.knock_out import effects_of, knock_out_reading
 from app.views.expert.sentences import steps_reading
-from tests.app.conftest import text_of
+from routing import save_trace
+from tests.app.conftest import charts_of, text_of
 from tests.odd_runs import ODD
+from tests.traces import planted_trace
 
 
 def test_the_page_of_a_specialist_tells_what_it_serves(open_app):
@@ -104,4 +107,23 @@ def test_knock_outs_of_an_expert_are_found_the_smallest_set_first():
 
 def test_without_a_knock_out_the_command_is_there(open_app):
     page = open_app("expert", {"run": "even", "expert": "L02.E1"})
-    assert any("even --experts L02·E1" in each.value for each in page.code)
+    assert any(shlex.split(each.value)[3:] == ["--experts", "L02·E1"] for each in page.code)
+
+
+def test_commands_hold_for_a_run_whose_folder_has_a_blank_in_its_name(open_app, tmp_path):
+    save_trace(planted_trace(seed=1, n_tasks=2, n_prompts_a_task=3, n_layers=2), tmp_path / "my run")
+    for view, command in (("expert", "knock-out"), ("causes", "runner-up")):
+        page = open_app(view, runs=tmp_path)
+        (told,) = (each.value for each in page.code if each.value.startswith(f"routescope {command}"))
+        assert shlex.split(told)[2] == str(tmp_path / "my run")
+
+
+def test_a_snapshot_that_cannot_be_read_leaves_the_page_of_an_expert(open_app, tmp_path):
+    for step in (100, 200, 300):
+        save_trace(planted_trace(seed=step, n_tasks=2, n_prompts_a_task=3, n_layers=2), tmp_path / f"step-{step}")
+    (tmp_path / "step-200" / "header.json").write_text("{")
+    page = open_app("expert", {"run": "step-300"}, runs=tmp_path)
+    assert not page.exception
+    assert not page.error
+    assert {"expert_run", "expert_steps"} <= set(charts_of(page))
+    assert "Experts that are used alike" in text_of(page)

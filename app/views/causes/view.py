@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import streamlit as st
@@ -176,7 +177,8 @@ def _runner_up(trace: RoutingTrace, selection: Selection) -> None:
             "Would the runner-up have served the token as well? This changes a sample of decisions one at a time, and "
             "keeps the result beside the run:"
         )
-        st.code(f"routescope runner-up {trace.path}{filled_in(trace)}", language="bash", wrap_lines=True)
+        command = f"routescope runner-up {shlex.quote(str(trace.path))}{filled_in(trace)}"
+        st.code(command, language="bash", wrap_lines=True)
         return
     decisions, layers = found
     layers = layers[layers["layer"].isin(selection.layers or trace.layers)]

@@ -10,6 +10,7 @@ from analysis.stored_studies import stored_studies
 from app import headings
 from app.panel import data_popover, definitions_popover
 from app.sentences import and_list, count, escaped
+from app.studies.asked import KnockOutRequest
 from routing import RoutingTrace, expert_name
 
 __all__ = ["effects_of", "knock_out_panel", "knock_out_reading"]
@@ -36,8 +37,8 @@ def knock_out_panel(trace: RoutingTrace, *, layer: str, expert: int) -> None:
             data_popover(lambda: found, key="expert_knock_out", definitions=("knock_out",))
     if found.empty:
         st.markdown(f"Nobody has knocked {escaped(name)} out yet. With the model at hand:")
-        command = f"routescope knock-out {trace.path or 'RUN'} --experts {layer}·E{expert}"
-        st.code(command, language="bash", wrap_lines=True)
+        request = KnockOutRequest(trace=str(trace.path or "RUN"), experts=(expert_name(layer, expert),))
+        st.code(request.command(), language="bash", wrap_lines=True)
         return
     st.dataframe(
         found,

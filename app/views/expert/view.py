@@ -15,7 +15,7 @@ from analysis.specialization import specialization
 from app import cache, choices, headings, state
 from app.explain import hint
 from app.panel import data_popover, definitions_popover, empty, mode, panel
-from app.runs import snapshots
+from app.runs import Run, snapshots
 from app.sentences import escaped, percent, times
 from app.views.expert import sentences as expert_sentences
 from app.views.expert.companions import companion_panels, expert_lines
@@ -23,7 +23,7 @@ from app.views.expert.contexts import context_panel
 from app.views.expert.detail import task_panel, token_table
 from app.views.expert.knock_out import knock_out_panel
 from figures import expert as figures
-from routing import RoutingTrace, Selection, SelectionError, expert_name
+from routing import RoutingTrace, Selection, SelectionError, TraceError, expert_name
 
 __all__ = ["render"]
 
@@ -196,11 +196,11 @@ def _over_time(trace: RoutingTrace, within: Selection, *, layer: str, expert: in
         )
     if not series:
         return
-    traces = {int(each.step or 0): cache.trace_of(each) for each in series}
+    traces = {int(each.step or 0): _read(each) for each in series}
     known = {
         step: float(cache.answer(each, expert_load).sel(layer=layer, expert=expert))
         for step, each in traces.items()
-        if layer in each.layers and expert < each.n_experts
+        if each is not None and layer in each.layers and expert < each.n_experts
     }
     if len(known) < 2:
         return
@@ -214,3 +214,11 @@ def _over_time(trace: RoutingTrace, within: Selection, *, layer: str, expert: in
             table=lambda: share.rename("share").rename_axis("step").reset_index(),
             definitions=("expert_load",),
         )
+
+
+def _read(run: Run) -> RoutingTrace | None:
+    """A snapshot; None where it cannot be read, for the page is not about it."""
+    try:
+        return cache.trace_of(run)
+    except TraceError:
+        return None
