@@ -46,6 +46,7 @@ from analysis.placements import Placement, balanced_placement, coactivated_place
 from analysis.projection import Projection, project
 from analysis.prompt_features import prompt_correlation, prompt_features
 from analysis.prototypes import (
+    exchange_relation,
     prototype_centers,
     prototype_relations,
     prototype_similarity,
@@ -115,6 +116,7 @@ __all__ = [
     "density_clusters",
     "differential",
     "distinct_adapters",
+    "exchange_relation",
     "expert_agreement",
     "expert_contexts",
     "expert_load",

@@ -11,7 +11,7 @@ import xarray as xr
 
 from analysis.hierarchy import hierarchical_order
 from analysis.instances import unit_vectors
-from analysis.mantel import mantel
+from analysis.mantel import MantelTest, mantel
 from analysis.nulls import label_permutations, p_value
 from analysis.scan import require_tokens
 from analysis.similarity import adapter_similarity, cosines, require_adapters
@@ -19,6 +19,7 @@ from routing.errors import TraceError
 from routing.trace import RoutingTrace
 
 __all__ = [
+    "exchange_relation",
     "prototype_centers",
     "prototype_relations",
     "prototype_similarity",
@@ -87,6 +88,33 @@ def prototype_relations(trace: RoutingTrace, *, n_permutations: int = 5000, seed
     )
     frame.attrs["unit"] = {"rho": "rank correlation", "null_95": "rank correlation", "p_value": "probability"}
     return frame
+
+
+def exchange_relation(
+    trace: RoutingTrace, change: pd.DataFrame, *, n_permutations: int = 5000, seed: int = 0
+) -> MantelTest:
+    """Whether a foreign prototype costs less where the two prototypes are alike: `mantel` of likeness and −cost.
+
+    The cost of a pair is the mean of its two directions, the prompts of one under the prototype of the other.
+
+    Args:
+        trace: a trace with prototypes.
+        change: task × prototype · change of the loss against the own prototype, as `prototype_exchange` measures it.
+        n_permutations: ways of naming the tasks.
+        seed: of the permutations.
+
+    Returns:
+        (no dimension) · MantelTest of a rank correlation · −1 to 1; NaN for fewer than four tasks.
+
+    Raises:
+        TraceError: the trace holds no prototypes.
+    """
+    alike = prototype_similarity(trace)
+    names = [name for name in change.index if name in change.columns and name in alike["prototype"].values]
+    cost = change.loc[names, names].to_numpy(float)
+    return mantel(
+        alike.sel(prototype=names, other=names), -(cost + cost.T) / 2, n_permutations=n_permutations, seed=seed
+    )
 
 
 def retrieval(trace: RoutingTrace) -> xr.Dataset:

@@ -1,6 +1,7 @@
 """Prototypes and instance vectors: by hand, against sklearn, planted, null."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from sklearn.metrics import silhouette_samples
@@ -82,6 +83,23 @@ def test_the_tree_puts_like_prototypes_beside_each_other():
     found = analysis.prototype_similarity(one)
     ordered = [names.index(name) for name in found.sortby("leaf")["prototype"].values]
     assert {frozenset(ordered[:2]), frozenset(ordered[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
+
+
+def test_like_prototypes_that_cost_less_are_found_and_dealt_costs_are_not():
+    trace = pha_trace(seed=0)
+    alike = analysis.prototype_similarity(trace).to_pandas()
+    # The other way round costs something else; the mean of both directions counts.
+    lean = np.triu(np.full(alike.shape, 0.4), 1) - np.tril(np.full(alike.shape, 0.4), -1)
+    planted = analysis.exchange_relation(trace, 1 - alike + lean, n_permutations=800)
+    assert planted.rho == pytest.approx(1)
+    assert planted.p_value < 0.01
+    rng, p = np.random.default_rng(0), []
+    for _ in range(40):
+        dealt = pd.DataFrame(rng.normal(size=alike.shape), index=alike.index, columns=alike.columns)
+        p.append(analysis.exchange_relation(trace, dealt, n_permutations=100).p_value)
+    assert np.mean(np.array(p) <= 0.05) < 0.2
+    few = alike.iloc[:3, :3]
+    assert np.isnan(analysis.exchange_relation(trace, few).rho)
 
 
 def test_silhouettes_agree_with_sklearn():

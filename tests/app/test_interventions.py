@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.prototypes import prototype_similarity
 from app.views.causes.stored import exchanged_prototypes, of_effects, of_exchange, selection_effects
 from routing import TraceError, open_trace, save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
@@ -74,8 +75,23 @@ def test_what_exchanging_prototypes_did_stands_on_the_adapters_view(open_app, tm
     assert not page.exception
     assert "by **+0.420** nats a token, more than prototypes dealt at random give" in text_of(page)
     found = exchanged_prototypes(open_trace(tmp_path / "pha"))
+    assert "That like prototypes cost less" not in text_of(page)  # all foreign ones cost the same
     assert (found.change.to_numpy().diagonal() == 0).all()
     assert "best for 6 of 6 tasks" in of_exchange(found)
+
+
+def test_the_cost_of_foreign_prototypes_is_held_against_their_likeness(open_app, tmp_path):
+    trace = pha_trace(seed=0)
+    save_trace(trace, tmp_path / "pha")
+    tables = exchange(trace)
+    alike = prototype_similarity(trace)
+    tables["matrix"]["nll"] = [
+        3.0 - float(alike.sel(prototype=row.task, other=row.prototype)) for row in tables["matrix"].itertuples()
+    ]
+    kept(tmp_path / "pha" / "interventions" / "prototypes-0123", **tables)
+    page = open_app("adapters", {"layout": "pca"}, runs=tmp_path)
+    assert not page.exception
+    assert "That like prototypes cost less holds at ρ = **1.00**, more than under other names" in text_of(page)
 
 
 def test_a_study_that_was_not_finished_or_is_broken_is_not_taken_for_one(tmp_path):

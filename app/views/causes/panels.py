@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import streamlit as st
 
+from analysis.prototypes import exchange_relation
 from app import headings
 from app.panel import mode, panel
-from app.views.causes.stored import OVERRIDES, exchanged_prototypes, of_effects, of_exchange, selection_effects
+from app.views.causes.stored import (
+    OVERRIDES,
+    exchanged_prototypes,
+    of_effects,
+    of_exchange,
+    of_exchange_relation,
+    selection_effects,
+)
 from figures.bars import task_bars
 from figures.grid import ColorScale
 from figures.square import matrix_heatmap
@@ -66,13 +76,13 @@ def exchange_panel(trace: RoutingTrace) -> None:
             mode=mode(),
         ),
         key="adapters_exchange",
-        reading=of_exchange(found),
+        reading=f"{of_exchange(found)} {of_exchange_relation(exchange_relation(trace, found.change))}".strip(),
         table=lambda: found.tasks,
-        definitions=("prototype_exchange",),
+        definitions=("prototype_exchange", "exchange_relation"),
     )
 
 
 def _how_to(title: str, trace: RoutingTrace, what: str) -> None:
     headings.part(title)
     st.markdown(f"Nobody has asked the model of this run. This {what}")
-    st.code(f"routescope intervene {trace.path}", language="bash")
+    st.code(f"routescope intervene {shlex.quote(str(trace.path))}", language="bash")

@@ -8,11 +8,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.mantel import MantelTest
 from app.sentences import and_list, count, escaped
 from app.views.adapters.sentences import significance
 from routing import RoutingTrace, TraceError
 
-__all__ = ["OVERRIDES", "Exchange", "exchanged_prototypes", "of_effects", "of_exchange", "selection_effects"]
+__all__ = [
+    "OVERRIDES",
+    "Exchange",
+    "exchanged_prototypes",
+    "of_effects",
+    "of_exchange",
+    "of_exchange_relation",
+    "selection_effects",
+]
 
 _FOLDER = "interventions"
 OVERRIDES = {
@@ -107,6 +116,17 @@ def of_exchange(found: Exchange) -> str:
         f"token, {verdict} prototypes dealt at random give (p {significance(found.p_value)}); it is the best for "
         f"{better} of {count(len(found.change), 'task')}. What a foreign one costs most: "
         f"{and_list([f'{escaped(str(task))} ({cost:+.2f})' for task, cost in worst.head(3).items()])}."
+    )
+
+
+def of_exchange_relation(found: MantelTest) -> str:
+    """Whether likeness of prototypes says which foreign ones cost less; nothing where there are too few to tell."""
+    if not np.isfinite(found.rho):
+        return ""
+    verdict = "more" if found.p_value <= 0.05 else "no more"
+    return (
+        f"That like prototypes cost less holds at ρ = **{found.rho:.2f}**, {verdict} than under other names for the "
+        f"tasks ({found.null_95:.2f} in one of twenty; Mantel, p {significance(found.p_value)})."
     )
 
 
