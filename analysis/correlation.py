@@ -20,8 +20,12 @@ __all__ = ["checked_features", "correlated_routes", "feature_correlation", "stan
 BATCH_CELLS = 1 << 22
 
 
-def task_features(trace: RoutingTrace) -> pd.DataFrame:
-    """Which type each task is of, as columns of 0 and 1; types of no task but one, or of every task, are left out.
+def task_features(trace: RoutingTrace, *, min_tasks: int = 2) -> pd.DataFrame:
+    """Which type each task is of, as columns of 0 and 1; types of fewer tasks, or of every task, are left out.
+
+    Args:
+        trace: the trace.
+        min_tasks: fewest tasks of a type, from 1.
 
     Returns:
         (task) · one column a type, whether the task is of it · 0 or 1.
@@ -31,7 +35,7 @@ def task_features(trace: RoutingTrace) -> pd.DataFrame:
         {name: (types == name).astype(float) for name in dict.fromkeys(types)}, index=list(types.index)
     )
     table.index.name = "task"
-    table = table.loc[:, [1 < table[name].sum() < len(table) for name in table.columns]]
+    table = table.loc[:, [min_tasks <= table[name].sum() < len(table) for name in table.columns]]
     table.attrs["unit"] = dict.fromkeys(table.columns, "0 or 1")
     return table
 

@@ -35,6 +35,7 @@ def route_dynamics(
     *,
     mode: RouteMode = "recorded",
     features: pd.DataFrame | None = None,
+    min_tasks: int = 2,
     n: int = 3,
     n_permutations: int = 1000,
     seed: int = 0,
@@ -48,7 +49,8 @@ def route_dynamics(
     Args:
         traces: a trace for each step of training; steps may be written as text.
         mode: which routes, as in `task_routes`.
-        features: index task, a numeric column each; by default the task types that several tasks share.
+        features: index task, a numeric column each; by default the task types that `min_tasks` share.
+        min_tasks: fewest tasks of a type that is followed.
         n: experts of each feature.
         n_permutations: for the null of the correlations.
         seed: of the permutations.
@@ -70,7 +72,7 @@ def route_dynamics(
         if not same or of_step.sizes["expert"] != last.sizes["expert"]:
             msg = f"The trace of step {step} has other tasks, layers or experts than the last. Record the same tasks."
             raise TraceError(msg)
-    given = task_features(steps[max(steps)]) if features is None else features
+    given = task_features(steps[max(steps)], min_tasks=min_tasks) if features is None else features
     found = {
         step: feature_correlation(
             trace,

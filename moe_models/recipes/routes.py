@@ -111,11 +111,16 @@ def sharpness(routes: np.ndarray) -> dict[str, float]:
     }
 
 
-def save_snapshots(path: Path, *, curves: Mapping[int, Sequence[Mapping[str, Any]]], tasks: Sequence[str]) -> int:
+def save_snapshots(path: Path, *, curves: Mapping[int, Sequence[Mapping[str, Any]]], types: Mapping[str, str]) -> int:
     """Write the snapshots of all stages to an npz file, and return how many there are.
 
     The file holds ``stage`` and ``step`` (S), ``temperature`` (S), ``route_t1`` and ``route`` (S, T, L, m) float32, and
-    ``tasks`` (T) names; plain arrays, nothing pickled.
+    ``tasks`` and ``task_types`` (T) names; plain arrays, nothing pickled.
+
+    Args:
+        path: of the file.
+        curves: entries of each stage; those without routes are left out.
+        types: type of each task, in the order of the routes' rows.
     """
     kept = [(stage, entry) for stage, curve in sorted(curves.items()) for entry in curve if "route_t1" in entry]
     np.savez_compressed(
@@ -125,7 +130,8 @@ def save_snapshots(path: Path, *, curves: Mapping[int, Sequence[Mapping[str, Any
         temperature=np.array([entry["temperature"] for _, entry in kept], dtype=np.float32),
         route_t1=np.array([entry["route_t1"] for _, entry in kept], dtype=np.float32),
         route=np.array([entry["route"] for _, entry in kept], dtype=np.float32),
-        tasks=np.array(list(tasks)),
+        tasks=np.array(list(types)),
+        task_types=np.array(list(types.values())),
     )
     return len(kept)
 

@@ -189,7 +189,8 @@ def write(model: TaskMoeForConditionalGeneration, recipe: Recipe) -> None:
     model.router.temperature.fill_(1.0)
     metrics = measured(model, recipe)
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-    save_snapshots(options.out / "routes.npz", curves=recipe.curves, tasks=recipe.tasks)
+    types = {task: metrics["tasks"][task]["task_type"] for task in recipe.tasks}
+    save_snapshots(options.out / "routes.npz", curves=recipe.curves, types=types)
     if not options.metrics_only:
         save_weights(model, options.out)
         recipe.tokenizer.save_pretrained(options.out)

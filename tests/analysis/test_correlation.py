@@ -35,6 +35,9 @@ def test_r_is_that_of_the_library():
 def test_types_that_several_tasks_share_are_the_features():
     trace = planted_trace(seed=1, n_tasks=8, n_prompts_a_task=1, with_logits=False)
     assert list(task_features(trace).columns) == ["extractive", "classification", "knowledge"]
+    counts = list(trace.task_types.values())
+    most = max(counts.count(name) for name in set(counts))
+    assert task_features(trace, min_tasks=most + 1).empty
 
 
 def test_planted_type_experts_are_found():

@@ -82,6 +82,16 @@ def test_snapshots_count_the_steps_of_all_stages(tmp_path):
     assert route_snapshots(trace) is None
 
 
+def test_types_that_the_file_tells_are_those_of_the_snapshots(tmp_path):
+    trace = task_moe_trace(seed=0)
+    write_snapshots(tmp_path, trace)
+    parts = dict(np.load(tmp_path / "routes.npz"))
+    told = np.array([f"type {number % 2}" for number, _ in enumerate(parts["tasks"])])
+    np.savez(tmp_path / "routes.npz", **parts, task_types=told)
+    found = route_snapshots(of_checkpoint(trace, tmp_path))
+    assert list(found.traces[300].task_types.values()) == told.tolist()
+
+
 def test_snapshots_of_another_model_are_refused_in_a_sentence(app_on, tmp_path):
     trace = task_moe_trace(seed=0)
     write_snapshots(tmp_path / "model", trace, n_layers=2)

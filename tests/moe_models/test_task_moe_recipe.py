@@ -60,6 +60,7 @@ def test_routes_are_frozen_in_stage_2(learned):
         assert torch.equal(kept[name], value.bfloat16()), name
     told = np.load(learned / "routes.npz")
     assert told["tasks"].tolist() == ["squad_dev", "subjectivity", "country_facts"]
+    assert told["task_types"].tolist() == ["extractive", "classification", "knowledge"]
     assert told["stage"].tolist() == [1, 1, 1, 2, 2, 2]
     assert told["step"].tolist() == [0, 2, 4, 0, 2, 4]
     in_1, in_2 = told["route_t1"][told["stage"] == 1], told["route_t1"][told["stage"] == 2]

@@ -18,6 +18,7 @@ __all__ = ["Snapshots", "route_snapshots"]
 
 _FILE = "routes.npz"
 _PARTS = {"step": 1, "stage": 1, "temperature": 1, "route_t1": 4, "tasks": 1}
+_TYPES = "task_types"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +40,8 @@ def route_snapshots(trace: RoutingTrace) -> Snapshots | None:
     """The routes that lie beside the checkpoint from which a run was recorded, None where there are none.
 
     Args:
-        trace: a run of that checkpoint, whose layers and task types the snapshots take over.
+        trace: a run of that checkpoint, whose layers the snapshots take over, and its types of tasks where the file
+            tells none.
 
     Raises:
         TraceError: the file does not hold what it should.
@@ -50,6 +52,7 @@ def route_snapshots(trace: RoutingTrace) -> Snapshots | None:
     try:
         with np.load(folder / _FILE, allow_pickle=False) as file:
             parts = {name: file[name] for name in _PARTS}
+            types = [str(kind) for kind in file[_TYPES]] if _TYPES in file.files else []
     except (KeyError, ValueError, OSError) as error:
         msg = f"{folder / _FILE} does not hold routes over training: {error}. Write it anew, or remove it."
         raise TraceError(msg) from error
@@ -61,7 +64,7 @@ def route_snapshots(trace: RoutingTrace) -> Snapshots | None:
             "Keep only routes of this checkpoint beside it."
         )
         raise TraceError(msg)
-    types = _types(trace, folder)
+    known = _types(trace, folder) | dict(zip(tasks, types, strict=False))
     traces, stages, temperatures = {}, {}, {}
     before, last, total = 0, None, 0
     for number in np.lexsort((parts["step"], parts["stage"])):
@@ -69,7 +72,7 @@ def route_snapshots(trace: RoutingTrace) -> Snapshots | None:
         if last is not None and stage != last:
             before = total
         last, total = stage, before + step
-        traces[total] = _trace_of(routes[number], tasks, types=types, like=trace)
+        traces[total] = _trace_of(routes[number], tasks, types=known, like=trace)
         stages[total] = (stage, step)
         temperatures[total] = float(parts["temperature"][number])
     return Snapshots(traces=traces, stages=stages, temperatures=temperatures)
@@ -82,7 +85,7 @@ def _checkpoint(trace: RoutingTrace) -> Path | None:
 
 
 def _types(trace: RoutingTrace, folder: Path) -> dict[str, str]:
-    """Types of the model's own tasks, by the names that the run's tasks have there."""
+    """Types of those of the model's own tasks that the run has, too, by the names that they have there."""
     try:
         aliases = json.loads((folder / "config.json").read_text("utf-8")).get("task_aliases") or {}
     except (OSError, ValueError):

@@ -38,6 +38,8 @@ _MODES: dict[str, str] = {
     "route": "the model's own",
     "route_softmax_t1": "softmax at temperature 1",
 }
+_TASKS_FOLLOWED = 3
+"""Fewest tasks of a type whose experts are followed over training: two tasks go with something in any set of routes."""
 _ORDERS = {"model": "recorded", "type": "by type", "clustered": "clustered"}
 _SCALE = ColorScale(title="share of the layer", low=0.0, high=1.0, tick_format=".0%")
 
@@ -217,7 +219,7 @@ def _dynamics(trace: RoutingTrace, selection: Selection) -> None:
         )
         return
     steps = {str(step): each for step, each in found.traces.items()}
-    dynamics = cache.answer_over(steps, route_dynamics, mode="route_softmax_t1")
+    dynamics = cache.answer_over(steps, route_dynamics, mode="route_softmax_t1", min_tasks=_TASKS_FOLLOWED, n=2)
     _snapshot(found, selection)
     left, right = st.columns(2, gap="large")
     with left:
