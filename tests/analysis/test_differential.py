@@ -13,6 +13,7 @@ from analysis.stratified import deal_labels, turn_pairs
 from routing import RoutingTrace, Selection
 from routing.errors import SelectionError, TraceError
 from tests.traces import null_trace, planted_trace, random_trace, trace_of
+from tests.with_prompts import with_prompts
 
 
 def test_differences_by_hand():
@@ -101,17 +102,6 @@ def test_sets_that_cannot_be_compared_are_refused():
         differential(trace, ["p0"], within="luck")
 
 
-def scored(trace, score):
-    return RoutingTrace.from_arrays(
-        trace.experts.values,
-        layer_facts=trace.layer_facts,
-        scores=trace.scores.values,
-        weights=trace.weights.values,
-        tokens=trace.tokens,
-        prompts=trace.prompts.assign(score=score),
-    )
-
-
 def test_an_expert_of_right_answers_is_found_within_tasks():
     trace = null_trace(seed=4, n_tasks=3, n_prompts_a_task=40, prompt_effect=1.0)
     first = (trace.experts.values[:, 2, :2] == 5).any(axis=1)
@@ -119,7 +109,7 @@ def test_an_expert_of_right_answers_is_found_within_tasks():
     rng = np.random.default_rng(0)
     base = np.array([0.2, 0.5, 0.8])[trace.task_of_prompt]
     right = (rng.random(120) < np.clip(base + 1.5 * (rate - rate.mean()), 0, 1)).astype(float)
-    table = correctness_link(scored(trace, right), phase=None)
+    table = correctness_link(with_prompts(trace, score=right), phase=None)
     assert (table.loc[0, "layer"], table.loc[0, "expert"]) == ("L02", 5)
     assert table.loc[0, "r"] > 0.2
     assert table.loc[0, "difference_low"] > 0
@@ -131,15 +121,15 @@ def test_hard_tasks_do_not_make_their_experts_wrong():
     trace = planted_trace(seed=5, n_tasks=4, n_prompts_a_task=25)
     rng = np.random.default_rng(1)
     right = (rng.random(100) < np.array([0.1, 0.4, 0.6, 0.9])[trace.task_of_prompt]).astype(float)
-    assert not correctness_link(scored(trace, right))["significant"].any()
+    assert not correctness_link(with_prompts(trace, score=right))["significant"].any()
 
 
 def test_tasks_without_right_and_wrong_answers_say_nothing():
     trace = random_trace(seed=6)
-    one_sided = scored(trace, np.where(trace.task_of_prompt == 0, 1.0, np.nan))
+    one_sided = with_prompts(trace, score=np.where(trace.task_of_prompt == 0, 1.0, np.nan))
     assert correctness_link(one_sided).empty
     with pytest.raises(TraceError, match="scores"):
-        correctness_link(scored(trace, np.nan))
+        correctness_link(with_prompts(trace, score=np.nan))
 
 
 def test_pairs_of_two_traces():

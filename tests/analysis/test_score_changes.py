@@ -8,20 +8,13 @@ import pytest
 from analysis.score_changes import score_changes
 from routing import RoutingTrace
 from tests.traces import null_trace
+from tests.with_prompts import with_prompts
 
 
 def scored(scores: dict[str, float | None], *, order: list[int]) -> RoutingTrace:
     trace = null_trace(seed=0, n_tasks=2, n_prompts_a_task=len(scores) // 2)
     names = list(scores)
-    prompts = trace.prompts.assign(prompt=[names[place] for place in order], score=[scores[names[at]] for at in order])
-    return RoutingTrace.from_arrays(
-        trace.experts.values,
-        layer_facts=trace.layer_facts,
-        scores=trace.scores.values,
-        weights=trace.weights.values,
-        tokens=trace.tokens,
-        prompts=prompts,
-    )
+    return with_prompts(trace, prompt=[names[place] for place in order], score=[scores[names[at]] for at in order])
 
 
 def test_prompts_are_matched_by_name_whatever_their_order_and_who_else_is_there():

@@ -13,21 +13,10 @@ from app.view_list import VIEWS
 from routing import RoutingTrace, save_trace
 from tests.app.conftest import text_of
 from tests.traces import planted_trace
+from tests.with_prompts import with_prompts
 
 TYPES = {"spans": 0, "names": 0, "sentiment": 1, "topics": 1, "facts": 2, "capitals": 2, "sums": 3, "shell": 4}
 _TABLES = slow_answers.tables
-
-
-def with_prompts(trace: RoutingTrace, *, scores=None, **columns) -> RoutingTrace:
-    """The same routing with other columns in the table of prompts, or other scores of experts."""
-    return RoutingTrace.from_arrays(
-        trace.experts.values,
-        layer_facts=trace.layer_facts,
-        tokens=trace.tokens,
-        prompts=trace.prompts.assign(**columns),
-        scores=trace.scores.values if scores is None else scores,
-        weights=trace.weights.values,
-    )
 
 
 def by_types() -> RoutingTrace:

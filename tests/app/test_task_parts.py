@@ -15,6 +15,7 @@ from routing import RoutingTrace, open_trace, save_trace
 from tests.app.conftest import charts_of, figure_of, text_of
 from tests.odd_runs import ODD
 from tests.traces import TASKS, null_trace, planted_trace, trace_of
+from tests.with_prompts import with_prompts
 
 SHAPE = {"n_tasks": 6, "n_prompts_a_task": 6, "n_tokens_a_prompt": 10, "n_layers": 3}
 PARTS = ("controls", "features", "clusters", "layers", "answers")
@@ -25,18 +26,6 @@ _TABLES = slow_answers.tables
 def at_once(monkeypatch):
     """Answer while the page waits: that processes of their own answer has a test of its own."""
     monkeypatch.setattr(slow_answers, "tables", lambda *a, **options: _TABLES(*a, **(options | {"slow": False})))
-
-
-def with_prompts(trace: RoutingTrace, **columns) -> RoutingTrace:
-    """The same routing, with other columns in the table of prompts."""
-    return RoutingTrace.from_arrays(
-        trace.experts.values,
-        layer_facts=trace.layer_facts,
-        tokens=trace.tokens,
-        prompts=trace.prompts.assign(**columns),
-        scores=trace.scores.values,
-        weights=trace.weights.values,
-    )
 
 
 def routed_by_word() -> RoutingTrace:
