@@ -2,6 +2,7 @@
 
     python -m benchmarks.app_latency                     # makes the run, asks every view, prints a table
     python -m benchmarks.app_latency --browser           # the same clicks in chromium, beside the server's time
+    python -m benchmarks.app_latency --wide              # and on 58 layers of 256 experts, 160 tasks
     python -m benchmarks.app_latency --only causes expert --profile
 
 The server's time is a whole rerun of the script as Streamlit's AppTest makes it, without the network and the browser.
@@ -25,9 +26,10 @@ import pstats
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from streamlit.testing.v1 import AppTest
@@ -37,9 +39,12 @@ from app import cache
 from benchmarks.count_scan import synthetic_trace
 from routing import RoutingTrace, save_trace
 
+if TYPE_CHECKING:
+    from benchmarks.app_in_browser import Waits
+
 MAIN = Path(__file__).resolve().parents[1] / "app" / "main.py"
 BUDGET_MS = 500
-RUN, OTHER = "synthetic", "synthetic-later"
+RUN, OTHER, WIDE = "synthetic", "synthetic-later", "synthetic-wide"
 _LONGEST_JOB = 900.0
 
 Address = dict[str, str]
@@ -120,6 +125,35 @@ def interactions(*, n_prompts: int, n_layers: int, n_experts: int, n_tasks: int)
     return [Interaction(*each) for each in found]
 
 
+def wide_interactions() -> list[Interaction]:
+    """What readers do where a heatmap has 160 x 14,848 cells."""
+    rng = np.random.default_rng(0)
+    n_layers, n_experts = 58, 256
+    whole = f"160x{n_layers * n_experts}"
+
+    def zooms() -> Iterator[Address]:
+        # In turn a part of single cells and the whole table, as a reader goes in and out.
+        while True:
+            left, top = int(rng.integers(14_000)), int(rng.integers(120))
+            part = f"{left}-{left + 400}.{top}-{top + 40}.task.recorded.layer..{whole}"
+            yield {"run": WIDE, "rows": "recorded", "zoom": part}
+            yield {"run": WIDE, "rows": "recorded"}
+
+    def experts(**fixed: str) -> Iterator[Address]:
+        while True:
+            yield fixed | {"run": WIDE, "experts": f"L{rng.integers(n_layers):02d}.E{rng.integers(n_experts)}"}
+
+    layers = ({"run": WIDE, "rows": "recorded", "layers": f"L{each:02d}"} for each in itertools.cycle(range(n_layers)))
+    found = [
+        ("wide tasks, 160 x 14,848: in and out", "tasks", zooms()),
+        ("wide tasks, 160 x 14,848: pick an expert", "tasks", experts(rows="recorded")),
+        ("wide tasks, 160 x 256: another layer", "tasks", layers),
+        ("wide load, 58 x 256: pick an expert", "load", experts()),
+        ("wide expert: another expert", "expert", ({"run": WIDE, "expert": each["experts"]} for each in experts())),
+    ]
+    return [Interaction(*each) for each in found]
+
+
 class Reader:
     """One page of the app without a browser."""
 
@@ -185,34 +219,60 @@ def later(trace: RoutingTrace, *, top_k: int) -> RoutingTrace:
     )
 
 
+def wide_trace() -> RoutingTrace:
+    """58 layers of 256 experts, top-8, 160 tasks."""
+    return synthetic_trace(19_200, n_layers=58, n_experts=256, top_k=8, n_tasks=160, n_prompts=960, n_runners_up=0)
+
+
 def machine() -> str:
     """How busy the machine is now."""
     one, five, _ = os.getloadavg()
     return f"load average {one:.1f} (1 min), {five:.1f} (5 min) on {len(os.sched_getaffinity(0))} cores"
 
 
-def measure(readers: Sequence[Reader], baseline: Reader, *, rounds: int) -> None:
-    """Print a row for each reader: what its reruns took, and how much that is beside the baseline's."""
+def measure(
+    chosen: Sequence[Interaction],
+    baseline: Reader,
+    *,
+    rounds: int,
+    in_browser: Callable[[Interaction, int], Waits] | None = None,
+) -> None:
+    """Print a row for each interaction: what its reruns took, and how much that is beside the baseline's.
+
+    Args:
+        chosen: what readers do.
+        baseline: a page with nothing on it.
+        rounds: of each.
+        in_browser: makes the same clicks in a browser, after the server alone was asked: both at once would compete for
+            the processor.
+    """
     print(f"{machine()}; {rounds} rounds, each beside a rerun of {BASELINE}\n")
-    print(f"| interaction | first | background | median | p95 | processor, p95 | ÷ baseline | ≤ {BUDGET_MS} ms |")
-    print("|---|---|---|---|---|---|---|---|")
+    head = ["interaction", "first", "background", "median", "p95", "processor, p95", "÷ baseline", f"≤ {BUDGET_MS} ms"]
+    head += ["browser, median", "browser, p95", "sent"] if in_browser else []
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     baseline.first()
-    for reader in readers:
-        first, background = reader.first()
-        asked = [(baseline.again(), reader.again()) for _ in range(rounds)]
-        bare, again = np.array(asked).transpose(1, 0, 2)
-        p95, processor = 1000 * np.quantile(again, 0.95, axis=0)
-        median, ratio = 1000 * np.median(again[:, 0]), np.median(again[:, 1]) / np.median(bare[:, 1])
-        verdict = "yes" if p95 <= BUDGET_MS else "**no**"
-        if p95 > BUDGET_MS >= processor and os.getloadavg()[0] > len(os.sched_getaffinity(0)):
-            verdict = "not decided"
-        waited = f"{background:.0f} s" if background >= 1 else "–"
-        print(
-            f"| {reader.name} | {first:.1f} s | {waited} | {median:.0f} ms | {p95:.0f} ms | {processor:.0f} ms "
-            f"| {ratio:.1f} | {verdict} |",
-            flush=True,
-        )
+    for each in chosen:
+        row = _by_server(Reader(each), baseline, rounds=rounds)
+        if in_browser:
+            waits = in_browser(each, rounds)
+            row += [f"{number(waits.milliseconds):.0f} ms" for number in (np.median, lambda ms: np.quantile(ms, 0.95))]
+            row.append(f"{np.median(waits.sent) / 1000:.0f} kB")
+        print("| " + " | ".join([each.name, *row]) + " |", flush=True)
     print(f"\nAt the end: {machine()}.")
+
+
+def _by_server(reader: Reader, baseline: Reader, *, rounds: int) -> list[str]:
+    first, background = reader.first()
+    asked = [(baseline.again(), reader.again()) for _ in range(rounds)]
+    bare, again = np.array(asked).transpose(1, 0, 2)
+    p95, processor = 1000 * np.quantile(again, 0.95, axis=0)
+    median, ratio = 1000 * np.median(again[:, 0]), np.median(again[:, 1]) / np.median(bare[:, 1])
+    verdict = "yes" if p95 <= BUDGET_MS else "**no**"
+    if p95 > BUDGET_MS >= processor and os.getloadavg()[0] > len(os.sched_getaffinity(0)):
+        verdict = "not decided"
+    waited = f"{background:.0f} s" if background >= 1 else "–"
+    times = [f"{each:.0f} ms" for each in (median, p95, processor)]
+    return [f"{first:.1f} s", waited, *times, f"{ratio:.1f}", verdict]
 
 
 def profiled(readers: Sequence[Reader], *, rounds: int, n_lines: int = 40) -> None:
@@ -238,7 +298,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=(), help="interactions whose name holds one of these words")
     parser.add_argument("--runs", type=Path, help="keep the runs in this folder, and use those that it holds")
-    parser.add_argument("--browser", action="store_true", help="measure in chromium, which has to be on PATH")
+    parser.add_argument("--browser", action="store_true", help="in chromium as well, which has to be on PATH")
+    parser.add_argument("--wide", action="store_true", help="on 58 layers of 256 experts as well: takes minutes")
     parser.add_argument("--profile", action="store_true", help="print where the server's time goes instead")
     asked = parser.parse_args()
     shape = {"n_layers": 8, "n_experts": 32}
@@ -252,18 +313,21 @@ def main() -> None:
         os.environ["ROUTESCOPE_RUNS"] = str(folder)
         print(f"{asked.tokens:,} tokens, 8 layers, top-4 of 32 experts, {asked.prompts:,} prompts, 40 tasks")
         known = interactions(n_prompts=asked.prompts, n_tasks=40, **shape)
+        if asked.wide:
+            if not (folder / WIDE).is_dir():
+                save_trace(wide_trace(), folder / WIDE)
+            known += wide_interactions()
         chosen = [each for each in known[1:] if not asked.only or any(word in each.name for word in asked.only)]
-        readers = [Reader(each) for each in chosen]
-        if asked.browser:
-            # Server alone and browser together would compete for the processor, so they are asked one after the other.
-            from benchmarks.app_in_browser import measure_in_browser
+        if asked.profile:
+            profiled([Reader(each) for each in chosen], rounds=asked.rounds)
+        elif asked.browser:
+            # Only here is a browser needed.
+            from benchmarks.app_in_browser import clicks_in_browser
 
-            print(machine())
-            measure_in_browser([known[0], *chosen], rounds=asked.rounds)
-        elif asked.profile:
-            profiled(readers, rounds=asked.rounds)
+            with clicks_in_browser() as in_browser:
+                measure([known[0], *chosen], Reader(known[0]), rounds=asked.rounds, in_browser=in_browser)
         else:
-            measure(readers, Reader(known[0]), rounds=asked.rounds)
+            measure(chosen, Reader(known[0]), rounds=asked.rounds)
 
 
 if __name__ == "__main__":

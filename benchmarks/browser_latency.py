@@ -29,6 +29,7 @@ from urllib.parse import urlencode
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.app_latency import wide_trace
 from benchmarks.count_scan import synthetic_trace
 from routing import save_trace
 
@@ -245,10 +246,7 @@ def main() -> None:
             shape = {"n_layers": 4, "n_experts": 32, "top_k": 4, "n_prompts": max(40, n_tokens // 50)}
             save_trace(synthetic_trace(n_tokens, **shape), Path(folder) / f"tokens-{n_tokens}")
         if asked.heatmap:
-            big = synthetic_trace(
-                19_200, n_layers=58, n_experts=256, top_k=8, n_tasks=160, n_prompts=960, n_runners_up=0
-            )
-            save_trace(big, Path(folder) / "heatmap")
+            save_trace(wide_trace(), Path(folder) / "heatmap")
         chromium = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         with server(Path(folder)) as base:
