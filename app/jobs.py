@@ -36,12 +36,14 @@ class Job:
         seconds: since it started to run.
         folder: where it leaves its results; None while it waits.
         message: the end of what it wrote before it failed, else empty.
+        key: names the question.
     """
 
     state: Literal["waiting", "running", "done", "failed"]
     seconds: float = 0.0
     folder: Path | None = None
     message: str = ""
+    key: str = ""
 
 
 class Jobs:
@@ -50,6 +52,7 @@ class Jobs:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._started: dict[str, tuple[subprocess.Popen[bytes], Path, float]] = {}
+        self._waiting: set[str] = set()
         self._home = tempfile.TemporaryDirectory(prefix="routescope-jobs-")
         atexit.register(self.stop)
 
@@ -64,14 +67,21 @@ class Jobs:
         with self._lock:
             if key not in self._started:
                 if sum(process.poll() is None for process, _, _ in self._started.values()) >= _MOST_AT_ONCE:
-                    return Job("waiting")
+                    self._waiting.add(key)
+                    return Job("waiting", key=key)
                 self._started[key] = self._start(module, arguments)
-            return _now(*self._started[key])
+                self._waiting.discard(key)
+            return _now(key, *self._started[key])
 
     def standing(self, key: str) -> Job | None:
         """How the job of this key stands, None where it was not started."""
         with self._lock:
-            return _now(*self._started[key]) if key in self._started else None
+            return _now(key, *self._started[key]) if key in self._started else None
+
+    def is_asked(self, key: str) -> bool:
+        """Whether somebody asked for the job of this key, though it may have to wait."""
+        with self._lock:
+            return key in self._started or key in self._waiting
 
     @property
     def is_busy(self) -> bool:
@@ -101,14 +111,15 @@ class Jobs:
         return process, folder, time.monotonic()
 
 
-def _now(process: subprocess.Popen[bytes], folder: Path, since: float) -> Job:
+def _now(key: str, process: subprocess.Popen[bytes], folder: Path, since: float) -> Job:
     seconds = time.monotonic() - since
     code = process.poll()
     if code is None:
-        return Job("running", seconds, folder)
+        return Job("running", seconds, folder, key=key)
     if code == 0:
-        return Job("done", seconds, folder)
-    return Job("failed", seconds, folder, (folder / "log.txt").read_text("utf-8", "replace")[-_LOG_TAIL:].strip())
+        return Job("done", seconds, folder, key=key)
+    wrote = (folder / "log.txt").read_text("utf-8", "replace")[-_LOG_TAIL:].strip()
+    return Job("failed", seconds, folder, wrote, key=key)
 
 
 def started(

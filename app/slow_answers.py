@@ -14,6 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from app import cache, status
+from app.failed_jobs import tell_failed
 from app.jobs import Job, Jobs
 from routing import RoutingTrace, Selection
 
@@ -56,7 +57,7 @@ def tables(
     if not isinstance(found, Job):
         return found
     if found.state == "failed":
-        st.error(f"{what}: this ended with an error.\n\n```\n{found.message}\n```")
+        tell_failed(f"{what}: this ended with an error.", found)
     else:
         status.waiting_for(what)
         _wait(trace, function, what, within, options)

@@ -72,7 +72,7 @@ def ask(
 
 def is_asked(model: str, sources: Sequence[str], *, revision: str | None, trust_remote_code: bool, jobs: Jobs) -> bool:
     """Whether this server was asked for this look before."""
-    return jobs.standing(_key(model, sources, revision=revision, trust_remote_code=trust_remote_code)) is not None
+    return jobs.is_asked(_key(model, sources, revision=revision, trust_remote_code=trust_remote_code))
 
 
 def looks_like_hub_name(model: str) -> bool:

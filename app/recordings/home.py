@@ -112,7 +112,8 @@ def _facts(entry: Entry, trace: RoutingTrace | None) -> list[str]:
             facts.append(str(trace.provenance.started)[:16].replace("T", " "))
     elif entry.standing is not None:
         facts += [sentences.escaped(entry.standing.request.model), "nothing was recorded"]
-    if entry.standing is not None and entry.standing.seconds:
+    # One that ended without a word did not say for how long it had been at work.
+    if entry.standing is not None and entry.standing.seconds and entry.standing.stage != "lost":
         facts.append(f"took {words.duration(entry.standing.seconds)}")
         if entry.standing.peak_bytes:
             facts.append(f"memory {bytes_in_words(entry.standing.peak_bytes)}")

@@ -12,6 +12,7 @@ from analysis.maps import routing_map
 from analysis.projection import Projection
 from app import cache, state, status
 from app.components.plot_bridge import row_of
+from app.failed_jobs import tell_failed
 from app.jobs import Job
 from app.panel import Brush, mode, panel
 from app.views.map import sentences as map_sentences
@@ -53,7 +54,7 @@ def laid_out_or_waiting(
         if isinstance(found, Projection):
             return found
         if found.state == "failed":
-            st.error(f"UMAP ended with an error; these are principal components.\n\n```\n{found.message}\n```")
+            tell_failed("UMAP ended with an error; these are principal components.", found)
         else:
             status.waiting_for("UMAP is being computed")
             _wait(made)

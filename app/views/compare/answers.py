@@ -11,8 +11,8 @@ import pandas as pd
 import streamlit as st
 
 from app import cache, status
+from app.failed_jobs import tell_failed
 from app.jobs import Job, Jobs
-from app.sentences import escaped
 from app.views.compare import pairing as comparing
 from app.views.compare.pairing import Comparison, Traces
 from routing import RoutingTrace, Selection
@@ -79,7 +79,7 @@ def answers(pair: tuple[RoutingTrace, RoutingTrace], selection: Selection, found
     if not isinstance(tables, Job):
         return tables
     if tables.state == "failed":
-        st.error(f"The comparison ended with an error: {escaped(tables.message)}")
+        tell_failed("The comparison of the two runs ended with an error.", tables)
     else:
         status.waiting_for("The two runs are being compared")
         _wait(pair, selection)

@@ -14,6 +14,7 @@ from analysis.reading import prompt_tokens
 from analysis.token_places import TokenPlaces
 from app import cache, headings, slow_answers, state, status
 from app.components.point_map import Lasso, PointMarks, point_map
+from app.failed_jobs import tell_failed
 from app.panel import mode, panel
 from app.sentences import count, escaped, percent
 from app.views.map import sentences as map_sentences
@@ -131,7 +132,7 @@ def _cloud(trace: RoutingTrace, asked: Asked) -> TokenPlaces | None:
     if job.state == "done":
         return cache.answer(trace, token_cloud, **options)
     if job.state == "failed":
-        st.error(f"Placing the tokens ended with an error.\n\n```\n{job.message}\n```")
+        tell_failed("Placing the tokens ended with an error.", job)
     else:
         status.waiting_for("Tokens are being placed")
         _wait(trace, options)

@@ -14,6 +14,7 @@ from analysis.maps import routing_clusters, routing_map
 from analysis.projection import Projection
 from app import cache, state, status
 from app.components.plot_bridge import row_of
+from app.failed_jobs import tell_failed
 from app.jobs import Job
 from app.panel import Brush, empty, mode, panel
 from app.questions import expert_groups
@@ -198,7 +199,7 @@ def _umap(trace: RoutingTrace, question: MapQuestion, *, meanwhile: Projection) 
     if isinstance(found, Projection):
         return found
     if found.state == "failed":
-        st.error(f"UMAP ended with an error; these are principal components.\n\n```\n{found.message}\n```")
+        tell_failed("UMAP ended with an error; these are principal components.", found)
     else:
         status.waiting_for("UMAP is being computed")
         _wait_for_umap(trace, question)
@@ -225,7 +226,7 @@ def _color(trace: RoutingTrace, points: pd.DataFrame, asked: Asked) -> tuple[Poi
         agreed = map_sentences.of_agreement(found.with_tasks, what="tasks")
         return color, f"{sentence} {agreed} {map_sentences.OF_SHARED_WORDS}"
     if found.state == "failed":
-        st.error(f"The search for clusters ended with an error; colors are tasks.\n\n```\n{found.message}\n```")
+        tell_failed("The search for clusters ended with an error; colors are tasks.", found)
     else:
         status.waiting_for("Clusters are being searched and tested")
         _wait_for_groups(trace, asked.question)
