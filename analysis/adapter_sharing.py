@@ -20,8 +20,9 @@ def adapter_sharing(
 ) -> xr.Dataset:
     """Mean cosine of distinct adapters of one site, and of two sites, against adapters dealt to sites at random.
 
-    `difference` is the mean over pairs within a site less that over pairs across sites; only sites of one size are
-    compared. Near 0, a hypernetwork makes the same for all layers; far above its null, the layer decides.
+    `difference` is the mean over pairs within a site less that over pairs across sites of one stack, since stacks have
+    hypernetworks of their own; adapters are dealt within their stack. Only sites of one size are compared. Near 0, a
+    hypernetwork makes the same for all layers; far above its null, the layer decides.
 
     Args:
         trace: a trace with adapters.
@@ -47,10 +48,17 @@ def adapter_sharing(
     n_SS = member_AS.T @ pair_AA @ member_AS
     with np.errstate(divide="ignore", invalid="ignore"):
         found_SS = (member_AS.T @ total @ member_AS) / n_SS
+    stacks = {} if trace.adapters is None else {site.label: site.stack for site in trace.adapters.sites}
+    stack_A = np.unique([stacks[site] for site in of_A], return_inverse=True)[1]
+    own_AA = pair_AA & (stack_A[:, None] == stack_A[None, :])
+    total = np.where(own_AA, total, 0.0)
     rng = np.random.default_rng(seed)
-    observed = _within_and_across(total, pair_AA, number_A)
+    observed = _within_and_across(total, own_AA, number_A)
     dealt = np.array(
-        [np.subtract(*_within_and_across(total, pair_AA, rng.permutation(number_A))) for _ in range(n_permutations)]
+        [
+            np.subtract(*_within_and_across(total, own_AA, _dealt(number_A, stack_A, rng=rng)))
+            for _ in range(n_permutations)
+        ]
     )
     difference = observed[0] - observed[1]
     tested = bool(len(dealt)) and np.isfinite(difference)
@@ -68,6 +76,15 @@ def adapter_sharing(
         coords={"site": sites, "other": sites},
         attrs={"n_adapters": len(number_A), "projected": alike.attrs["projected"]},
     )
+
+
+def _dealt(number_A: np.ndarray, stack_A: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Sites dealt anew to the adapters of each stack."""
+    found = number_A.copy()
+    for stack in np.unique(stack_A):
+        members = np.flatnonzero(stack_A == stack)
+        found[members] = number_A[rng.permutation(members)]
+    return found
 
 
 def _within_and_across(total_AA: np.ndarray, pair_AA: np.ndarray, number_A: np.ndarray) -> tuple[float, float]:

@@ -109,6 +109,8 @@ def layer_tracks(
                     "anchor": "y",
                     "zeroline": False,
                     "nticks": 5,
+                    # Where all are 0, Plotly would draw from −1 to 1; an entropy has no place below 0.
+                    "rangemode": "nonnegative" if (table[track.column].dropna() >= 0).all() else "normal",
                 }
             }
         )

@@ -13,10 +13,13 @@ from tests.adapter_traces import hyper_moe_trace, task_moe_trace
 from tests.traces import trace_of
 
 
-def trace_with(values, keys=("0", "1")):
+def trace_with(values, keys=("0", "1"), stacks=None):
     """Layers of one adapter a key, given as rows of four numbers, layer by layer."""
     layers = [f"L{n:02d}" for n in range(len(values) // len(keys))]
-    sites = [AdapterSite(label=name, hidden=1, width=1, n_parameters=4, made_from="selected_set") for name in layers]
+    sites = [
+        AdapterSite(label=name, hidden=1, width=1, n_parameters=4, made_from="selected_set", stack=stack)
+        for name, stack in zip(layers, stacks or ["decoder"] * len(layers), strict=True)
+    ]
     table = pd.DataFrame({"site": np.repeat(layers, len(keys)), "key": [*keys] * len(layers)})
     return trace_of(
         [[[0]] * len(layers)], n_experts=2, adapters=adapters_of(sites, table, np.array(values, float)),
@@ -32,6 +35,14 @@ def test_means_of_pairs_by_hand():
     assert float(found["within"]) == pytest.approx(0.5)
     assert float(found["across"]) == pytest.approx(0.5)
     assert float(found["p_value"]) > 0.3
+
+
+def test_stacks_have_hypernetworks_of_their_own_and_are_not_compared():
+    x, y = [1, 0, 0, 0], [0, 1, 0, 0]
+    found = analysis.adapter_sharing(trace_with([x, x, x, x, y, y], stacks=["encoder", "encoder", "decoder"]))
+    # The encoder's two layers are alike in all pairs; the decoder's only layer is unlike them, and no part of it.
+    assert (float(found["within"]), float(found["across"])) == (pytest.approx(1), pytest.approx(1))
+    np.testing.assert_allclose(found["cosine"], [[1, 1, 0], [1, 1, 0], [0, 0, 1]], atol=1e-7)
 
 
 def test_layers_that_make_their_own_are_told_from_layers_that_share():

@@ -25,6 +25,13 @@ def test_a_track_shows_values_intervals_and_who_passes_the_threshold():
     assert figure.layout.xaxis.domain[1] < figure.layout.xaxis2.domain[0]
 
 
+def test_what_cannot_be_negative_is_not_drawn_below_zero():
+    table = BALANCE.assign(entropy=0.0, change=[-1.0, 1.0])
+    tracks = [Track(column="entropy", title="Entropy"), Track(column="change", title="Change")]
+    figure = layer_tracks(table, tracks)
+    assert [figure.layout.xaxis.rangemode, figure.layout.xaxis2.rangemode] == ["nonnegative", "normal"]
+
+
 def test_below_a_threshold_can_be_the_worse_side():
     track = Track(column="gini", title="evenness", threshold=0.5, above_is_worse=False)
     colors = layer_tracks(BALANCE, [track]).data[0].marker.color
