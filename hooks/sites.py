@@ -150,9 +150,9 @@ def _no_router(model: nn.Module) -> RecordingError:
     looked_at = ", ".join(f"{name} (×{times})" for name, times in suspects.most_common(8))
     known = ", ".join(sorted(EXCEPTIONS))
     msg = (
-        f"{type(model).__name__} has no router that can be read: of its {len(names)} modules none is handed "
-        f"(hidden states, experts, weights) beside a router, nor is one of {known}; "
-        + (f"the nearest were {looked_at}. " if looked_at else "none is named like a mixture of experts. ")
-        + "Record a Mixture-of-Experts model of a class that transformers ships (docs/families.md)."
+        f"{type(model).__name__} has no router that can be read. "
+        "Record a Mixture-of-Experts model of a class that transformers ships (docs/families.md). "
+        f"Of its {len(names)} modules none is handed (hidden states, experts, weights) beside a router, nor is one of "
+        f"{known}; " + (f"the nearest were {looked_at}." if looked_at else "none is named like a mixture of experts.")
     )
     return RecordingError(msg)

@@ -141,7 +141,7 @@ def _prompt(row: Mapping[str, Any], *, where: str, task: Task, columns: Mapping[
             wanted = [columns.get(name, name) for name in ("text", "input")]
             msg = (
                 f"{where} has the columns {sorted(row)}, but none of {wanted} with a text in it. "
-                "Rename the column of the texts to one of them, or name it with `columns`."
+                "Rename the column of the texts to one of them, or in Python name it: `read_tasks(…, columns=…)`."
             )
             raise TaskError(msg)
         instruction = _text(row, "instruction", columns, where=where) or task.instruction

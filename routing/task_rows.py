@@ -30,13 +30,16 @@ def rows_of_file(path: Path) -> list[PlacedRow]:
     Raises:
         TaskError: the file is missing, empty, of another kind, or malformed; a line number says where.
     """
+    if not path.exists():
+        msg = f"{path} does not exist. Correct the path of the task file."
+        raise TaskError(msg)
     readers = {".jsonl": _jsonl_rows, ".gz": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     reader = readers.get(path.suffix) if path.name.endswith(SUFFIXES) else None
     if reader is None:
         msg = f"{path} is no task file: its name ends in none of {list(SUFFIXES)}. Convert it to one of these."
         raise TaskError(msg)
     if not path.is_file():
-        msg = f"{path} does not exist. Correct the path of the task file."
+        msg = f"{path} is no file. Name a file, or a folder that holds task files."
         raise TaskError(msg)
     rows = list(reader(path))
     if not rows:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from app import cache
 from routing import RoutingTrace, open_trace, save_trace
@@ -243,3 +246,18 @@ def test_sessions_do_not_see_each_others_texts(tried, open_app, models):
 
 def teardown_module() -> None:
     cache.tries().stop()
+
+
+def test_why_a_text_cannot_be_read_is_one_sentence_and_what_else_is_known_another(tried, models):
+    folder = models / "dense"
+    tiny = LlamaConfig(
+        vocab_size=json.loads((models / "tiny" / "config.json").read_text())["vocab_size"],
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+    )  # fmt: skip
+    LlamaForCausalLM(tiny).save_pretrained(folder)
+    for file in (models / "tiny").glob("tokenizer*"):
+        shutil.copy(file, folder)
+    page = tried(reader="dense")
+    shutil.rmtree(folder)
+    assert page.error[0].value == "LlamaForCausalLM has no router that can be read\\."
+    assert any("Record a Mixture" in each.value for each in page.caption)

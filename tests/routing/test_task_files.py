@@ -217,3 +217,9 @@ def test_a_hub_set_is_read_with_its_labels(monkeypatch):
     assert loaded == [
         ("org/reviews", None, "test"), ("glue", "sst2", "test"), ("imdb", None, "test"), ("glue", "sst2", "train"),
     ]  # fmt: skip
+
+
+def test_a_path_that_leads_nowhere_is_told_as_such_whatever_its_ending(tmp_path):
+    for name in ("nowhere", "nowhere.jsonl"):
+        with pytest.raises(TaskError, match="does not exist"):
+            read_tasks(tmp_path / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import cache, state, status
+from app.recordings.record_sentences import first_and_rest
 from app.sentences import escaped
 from app.tries.asked import Found, TryRequest
 from app.tries.warm import Asked
@@ -37,7 +38,10 @@ def answered(request: TryRequest, *, slot: str) -> Found | None:
         _wait(asked)
         return None
     if asked.stage == "failed":
-        st.error(escaped(asked.message), icon=":material/error:")
+        first, rest = first_and_rest(asked.message)
+        st.error(escaped(first), icon=":material/error:")
+        if rest:
+            st.caption(escaped(rest))
         st.button(
             "Try again", key=f"again_{slot}", icon=":material/refresh:", on_click=state.remembered,
             args=(f"try_{slot}", None, lambda: None),
