@@ -18,6 +18,12 @@ KEYS = (
     Keys("Home, End", "in a text: its first or last token"),
     Keys("Enter, Shift+Enter", "in a text: the next or previous find"),
     Keys("Esc", "in a text: no token is picked any more"),
+    Keys("← → ↑ ↓, Enter", "in a heatmap: from cell to cell, Home and End along its row; Enter picks the cell"),
+    Keys(
+        "← → ↑ ↓, + −, 0",
+        "on the map of all tokens: move, zoom, show all; Enter picks what is in the middle",
+    ),
+    Keys("Shift+Enter", "in the legend of that map: show one group alone"),
     Keys("R", "read the page again"),
 )
 

@@ -1,5 +1,7 @@
 """Which cell of a chart was clicked, and which part of it was zoomed into: Streamlit forwards neither for heatmaps.
 
+Keys reach cells as well: a heatmap that can be clicked takes the focus.
+
 It also tells what a cell stands for, where a chart has so many that their names would outweigh the picture.
 """
 
@@ -21,7 +23,9 @@ __all__ = ["Click", "Label", "Range", "Tooltip", "bridge_key", "plot_bridge", "r
 _HERE = Path(__file__).parent
 _mount = st.components.v2.component(
     "routescope.plot_bridge",
-    js="\n".join((_HERE / name).read_text("utf-8") for name in ("tooltip.js", "labels.js", "plot_bridge.js")),
+    js="\n".join(
+        (_HERE / name).read_text("utf-8") for name in ("tooltip.js", "labels.js", "cells.js", "plot_bridge.js")
+    ),
 )
 _STEPS = 65534
 _NONE = 65535
@@ -138,6 +142,7 @@ def plot_bridge(
         key=key,
         data={
             "target": target,
+            "clicks": on_click is not None,
             "legend": on_hide is not None,
             "zooms": on_range is not None,
             "labels": on_label is not None,

@@ -56,6 +56,16 @@ export default function ({ parentElement, data, setTriggerValue }) {
     const label = data.labels && labelUnder(chart, event);
     if (label) setTriggerValue("label", label);
   };
+  // What the chart or our own box says of the cell under the mouse.
+  const told = () => {
+    const own = tooltip?.box.style.display === "block" ? [...tooltip.box.children].map((line) => line.textContent) : [];
+    const lines = [...chart.querySelectorAll(".hoverlayer .hovertext text")].map((text) =>
+      [...(text.querySelectorAll("tspan.line").length ? text.querySelectorAll("tspan.line") : [text])].map((line) => line.textContent).join(", "),
+    );
+    return [...own, ...lines].join(", ");
+  };
+  let cells = old?.cells ?? null;
+  if (cells) cells.told = told;
   const detach = () => {
     chart?.removeEventListener("click", named);
     chart?.removeEventListener("mousemove", showThatLabelsLead);
@@ -64,6 +74,10 @@ export default function ({ parentElement, data, setTriggerValue }) {
   const attach = () => {
     // Streamlit may replace the node at any rerun, hence the poll rather than one look.
     const found = document.querySelector(`.st-key-${CSS.escape(data.target)} .js-plotly-plot`);
+    if (found && found === chart && data.clicks && !(cells?.frame.isConnected && cells.chart === chart) && Cells.in(chart)) {
+      cells?.stop();
+      cells = bridges.get(parentElement).cells = Object.assign(new Cells(chart, data.target), { told });
+    }
     if (!found || found === chart || typeof found.on !== "function") return;
     detach();
     chart = found;
@@ -83,6 +97,9 @@ export default function ({ parentElement, data, setTriggerValue }) {
     detach();
     tooltip?.box.remove();
   };
-  bridges.set(parentElement, { stop });
-  return stop;
+  bridges.set(parentElement, { stop, cells });
+  return () => {
+    stop();
+    bridges.get(parentElement)?.cells?.stop();
+  };
 }
