@@ -81,12 +81,15 @@ class _Line:
 @contextmanager
 def told() -> Iterator[None]:
     """Draw the line, and say in it what is computed meanwhile and what the page still waits for afterwards."""
+    # Below the page even before the rules are loaded that take it out of the flow: nothing moves for it.
+    page = st.container()
     with st.container(key=_KEY):
         status_line(key=_KEY)
         line = _Line(st.empty())
     token = _LINE.set(line)
     try:
-        yield
+        with page:
+            yield
     except BaseException:
         # The page is drawn again, which begins with an empty line; another word here would come in between.
         line.stop()

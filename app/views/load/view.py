@@ -44,7 +44,7 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         return
     threshold = float(choices.chosen("uneven", _THRESHOLDS, default="1.5"))
     # The answer stands first; it takes longest, and is drawn when the rest is there.
-    answer = st.container()
+    answer = st.container(key="load_answer")
     part = choices.choose(
         "Part", list(load_panels.PARTS), name="part", shown=load_panels.PARTS.__getitem__, label_visibility="collapsed"
     )

@@ -51,7 +51,7 @@ class Asked:
 
 def controls(trace: RoutingTrace) -> Asked:
     """Draw the widgets of the Map view."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium", key="map_controls"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall", key="map_controls"):
         mapped: list[Mapped] = ["expert"] if trace.experts is None else ["expert", "prompt"]
         # Where the router decides once a prompt, its rows are the prompts.
         if trace.experts is not None and trace.unit == "token":
@@ -78,7 +78,7 @@ def controls(trace: RoutingTrace) -> Asked:
             with st.container(width="content"):
                 method = choices.choose("Layout", list(METHODS), name="layout", shown=METHODS.__getitem__)
         if others := other_runs(trace):
-            with st.container(width=170):
+            with st.container(width=140):
                 choices.choose("Beside it", [NO_RUN, *others], name="base", kind="select")
         with st.popover("Parameters", icon=":material/tune:", key="map_parameters"):
             values = choices.choose(
