@@ -92,6 +92,17 @@ def test_types_that_the_file_tells_are_those_of_the_snapshots(tmp_path):
     assert list(found.traces[300].task_types.values()) == told.tolist()
 
 
+def test_snapshots_of_another_training_are_not_taken_for_how_the_run_came_to_be(app_on, tmp_path):
+    write_snapshots(tmp_path / "model", task_moe_trace(seed=0))
+    replaced = of_checkpoint(task_moe_trace(seed=5), tmp_path / "model")
+    assert not route_snapshots(replaced).lead_here
+    assert route_snapshots(of_checkpoint(task_moe_trace(seed=0), tmp_path / "model")).lead_here
+    page = app_on(replaced, "routes")
+    assert not page.exception
+    assert "they are of another training" in text_of(page)
+    assert "routes_snapshot" not in charts_of(page)
+
+
 def test_snapshots_of_another_model_are_refused_in_a_sentence(app_on, tmp_path):
     trace = task_moe_trace(seed=0)
     write_snapshots(tmp_path / "model", trace, n_layers=2)

@@ -19,6 +19,8 @@ __all__ = ["Snapshots", "route_snapshots"]
 _FILE = "routes.npz"
 _PARTS = {"step": 1, "stage": 1, "temperature": 1, "route_t1": 4, "tasks": 1}
 _TYPES = "task_types"
+# Half precision moves a route by less, another training by far more.
+_NEAR = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,11 +31,13 @@ class Snapshots:
         traces: a trace for each snapshot, under the number of steps of all stages until then.
         stages: stage of each, and the step within it.
         temperatures: that training ran at.
+        lead_here: whether the last of them are the routes of the run: else they are of another training.
     """
 
     traces: Mapping[int, RoutingTrace]
     stages: Mapping[int, tuple[int, int]]
     temperatures: Mapping[int, float]
+    lead_here: bool
 
 
 def route_snapshots(trace: RoutingTrace) -> Snapshots | None:
@@ -75,7 +79,15 @@ def route_snapshots(trace: RoutingTrace) -> Snapshots | None:
         traces[total] = _trace_of(routes[number], tasks, types=known, like=trace)
         stages[total] = (stage, step)
         temperatures[total] = float(parts["temperature"][number])
-    return Snapshots(traces=traces, stages=stages, temperatures=temperatures)
+    last_of_all = routes[np.lexsort((parts["step"], parts["stage"]))[-1]]
+    return Snapshots(traces=traces, stages=stages, temperatures=temperatures, lead_here=_leads_to(trace, last_of_all))
+
+
+def _leads_to(trace: RoutingTrace, last: np.ndarray) -> bool:
+    """Whether routes (task, layer, expert) are those that were read off the run's model, where they were."""
+    own = trace.vectors.get("route_softmax_t1")
+    # A checkpoint is replaced in its folder; runs of the one before keep its name. Rows are in the model's order.
+    return own is None or own.shape == last.shape and bool(np.abs(own.to_numpy() - last).max() <= _NEAR)
 
 
 def _checkpoint(trace: RoutingTrace) -> Path | None:

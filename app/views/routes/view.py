@@ -218,6 +218,12 @@ def _dynamics(trace: RoutingTrace, selection: Selection) -> None:
             "The recipe `python -m moe_models.recipes.task_moe` writes them to routes.npz; record from that folder.",
         )
         return
+    if not found.lead_here:
+        empty(
+            "The routes beside this run's checkpoint do not lead to those of this run: they are of another training.",
+            "The checkpoint was replaced since; record it again.",
+        )
+        return
     steps = {str(step): each for step, each in found.traces.items()}
     dynamics = cache.answer_over(steps, route_dynamics, mode="route_softmax_t1", min_tasks=_TASKS_FOLLOWED, n=2)
     _snapshot(found, selection)
