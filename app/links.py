@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import state
+from app import cache, state
 from app.sentences import escaped
 from routing import RoutingTrace, Selection, expert_name
 
-__all__ = ["expert_link", "view_link"]
+__all__ = ["expert_link", "tell_lost_run", "view_link"]
 
 
 def view_link(
@@ -44,6 +44,17 @@ def expert_link(trace: RoutingTrace, layer: str, expert: int, *, label: str | No
     """
     text = label or f"Page of {escaped(expert_name(layer, expert, names=trace.expert_names))}"
     view_link("expert", text, icon=":material/badge:", expert=state.expert_in_url(layer, expert))
+
+
+def tell_lost_run(name: str) -> None:
+    """Say so where the address asks for another run beside this one, and there is none of that name.
+
+    Args:
+        name: of the URL, under which the other run is asked for.
+    """
+    asked = state.option(name)
+    if asked and asked not in {run.name for run in cache.runs()}:
+        st.warning(f"There is no run named “{escaped(asked)}” here to compare with.", icon=":material/link_off:")
 
 
 def _nothing() -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from app import cache, choices, headings
+from app.links import tell_lost_run
 from app.panel import definitions_popover, empty
 from app.runs import Run, snapshots
 from app.sentences import escaped
@@ -52,6 +53,7 @@ def _picked(run: Run | None) -> Run | None:
     if not labels:
         empty("This is the only run here.", "Record another one, of the same prompts, to compare the two.")
         return None
+    tell_lost_run("other")
     known = run is not None and bool(snapshots(cache.runs(), run))
     names = [*labels] if known else [_NO_RUN, *labels]
     with st.container(width=420):

@@ -12,7 +12,7 @@ from analysis.experts import expert_profile
 from analysis.load import expert_load, idle_experts, load_balance
 from app import cache, choices, headings, sentences, state
 from app.components.plot_bridge import Click, Label
-from app.links import expert_link
+from app.links import expert_link, tell_lost_run
 from app.panel import data_popover, definitions_popover, empty, mode, panel
 from app.runs import Run
 from app.training import CURVES, training_panels
@@ -93,6 +93,7 @@ def _others(trace: RoutingTrace) -> dict[str, Run]:
 
 
 def _other(trace: RoutingTrace, within: Selection) -> _Other | None:
+    tell_lost_run("base")
     name = state.option("base", _NO_RUN) or _NO_RUN
     run = _others(trace).get(name)
     if run is None:

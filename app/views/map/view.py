@@ -16,6 +16,7 @@ from app import cache, state, status
 from app.components.plot_bridge import row_of
 from app.failed_jobs import tell_failed
 from app.jobs import Job
+from app.links import tell_lost_run
 from app.panel import Brush, empty, mode, panel
 from app.questions import expert_groups
 from app.sentences import count, escaped
@@ -49,6 +50,7 @@ _POLL_SECONDS = 1.0
 def render(trace: RoutingTrace, selection: Selection) -> None:
     """Draw the map, what its colors say, and what is picked on it."""
     asked = controls(trace)
+    tell_lost_run("base")
     run = other_runs(trace).get(state.option("base") or NO_RUN)
     other = None if run is None else cache.trace_of(run)
     if asked.question.of == "token" and asked.question.most_items > LEAST:

@@ -14,6 +14,7 @@ import xarray as xr
 from analysis.passages import passage_routing, token_churn
 from app import cache, choices, state
 from app.components.token_strip import Column, Marks, Passage, Section, token_strip
+from app.links import tell_lost_run
 from app.panel import data_popover, definitions_popover, empty
 from app.questions import ExpertGroups, expert_groups
 from app.views.tokens.sentences import change_reading, group_reading, passage_reading
@@ -158,6 +159,7 @@ def _others(trace: RoutingTrace) -> list[str]:
 
 
 def _pick_base(trace: RoutingTrace) -> str | None:
+    tell_lost_run("base")
     with st.container(width=300):
         chosen = choices.choose("Against", [_NO_RUN, *_others(trace)], name="base", kind="select")
     return None if chosen == _NO_RUN else chosen

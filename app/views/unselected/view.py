@@ -134,7 +134,7 @@ def _margins() -> tuple[str, ...]:
         known = {float(each) for each in _WITHIN} | {float(asked)}
     except ValueError:
         return _WITHIN
-    return tuple(f"{each:.5g}" for each in sorted(known) if 0 < each < 1)
+    return tuple(f"{each:.5g}" for each in sorted(each for each in known if 0 < each < 1))
 
 
 def _second(trace: RoutingTrace, selection: Selection, within: Selection) -> None:
