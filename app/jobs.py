@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 # Each holds some hundred megabytes of libraries, and the machine has other users.
 _MOST_AT_ONCE = 1
 _LOG_TAIL = 600
+# What was found by more questions than these is let go, those first that nobody has come back to for longest.
+_MOST_KEPT = 256
 _SECONDS_TO_END = 5
 
 
@@ -71,6 +74,9 @@ class Jobs:
                     return Job("waiting", key=key)
                 self._started[key] = self._start(module, arguments)
                 self._waiting.discard(key)
+                self._let_go()
+            # The last that was asked for stands last.
+            self._started[key] = self._started.pop(key)
             return _now(key, *self._started[key])
 
     def standing(self, key: str) -> Job | None:
@@ -92,9 +98,10 @@ class Jobs:
     def forget(self, key: str) -> None:
         """Let the job of this key be started anew."""
         with self._lock:
-            process, _, _ = self._started.pop(key, (None, None, None))
-        if process is not None:
+            process, folder, _ = self._started.pop(key, (None, None, None))
+        if process is not None and folder is not None:
             ended(process)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def stop(self) -> None:
         """End what still runs, and forget what was found."""
@@ -102,6 +109,12 @@ class Jobs:
             for process, _, _ in self._started.values():
                 ended(process)
             self._started.clear()
+
+    def _let_go(self) -> None:
+        ended_ones = [key for key, (process, _, _) in self._started.items() if process.poll() is not None]
+        for key in ended_ones[: max(0, len(self._started) - _MOST_KEPT)]:
+            _, folder, _ = self._started.pop(key)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self, module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], Path, float]:
         folder = Path(tempfile.mkdtemp(dir=self._home.name))

@@ -56,3 +56,18 @@ def run_until(jobs, key, module, state):
             return True
         time.sleep(0.02)
     return False
+
+
+def test_what_nobody_comes_back_to_is_let_go(jobs, tmp_path, monkeypatch):
+    monkeypatch.setattr("app.jobs._MOST_KEPT", 2)
+    (tmp_path / "answering.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    folders = {key: run(jobs, key, "answering").folder for key in ("old", "used")}
+    # Asked for again, the first is now the one that was used last.
+    assert jobs.ensure("old", module="answering", arguments=()).state == "done"
+    run(jobs, "new", "answering")
+    assert jobs.standing("used") is None
+    assert not folders["used"].exists()
+    assert jobs.standing("old").state == "done"
+    jobs.forget("old")
+    assert not folders["old"].exists()
