@@ -109,6 +109,7 @@ def _changed(path: Path) -> int:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    parts = (path, path / _HEADER, path / "commits.jsonl", path / "prompts.parquet")
+    # Not the folder itself: what is made from a trace and kept inside it makes no other trace of it, nor a newer one.
+    parts = (path / _HEADER, path / "commits.jsonl", path / "prompts.parquet")
     stats = [part.stat() for part in parts if part.exists()]
     return max(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)

@@ -91,3 +91,12 @@ def test_a_folder_of_runs_that_is_a_link_or_relative_holds_its_own_runs(tmp_path
         monkeypatch.setenv("ROUTESCOPE_RUNS", named)
         root = cache.own_runs()
         assert [each.name for each in entries(root, find_runs(places()), ())] == ["run"]
+
+
+def test_what_is_kept_beside_a_trace_makes_it_no_newer(tmp_path):
+    header(tmp_path / "old", seconds=100)
+    header(tmp_path / "new", seconds=900)
+    before = find_runs([tmp_path])
+    (tmp_path / "old" / "derived").mkdir()
+    assert find_runs([tmp_path]) == before
+    assert own(before, tmp_path) == ["new", "old"]
