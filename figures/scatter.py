@@ -65,6 +65,8 @@ def scatter(
     labels: pd.DataFrame | None = None,
     picked: Sequence[int] = (),
     near: Sequence[int] = (),
+    ringed: Sequence[int] = (),
+    ringed_name: str = "",
     hidden: Sequence[str] = (),
     height: int = 620,
 ) -> go.Figure:
@@ -81,6 +83,8 @@ def scatter(
         labels: x, y, text of names to write on the map.
         picked: rows of `points` to show at full strength; all where it is empty.
         near: rows to frame with a square, such as the neighbors of the picked one.
+        ringed: rows to be found among all others, whatever lies on them: a diamond is drawn around each.
+        ringed_name: what these are, first in the legend.
         hidden: names in the legend, as the figure writes them, that are left out until they are clicked.
         height: of the figure in pixels.
 
@@ -124,6 +128,18 @@ def scatter(
             marker={"symbol": "square-open", "size": 12, "color": INKS[mode].text, "line": {"width": 1.5}},
             customdata=np.asarray(near, dtype=np.int32),
             hoverinfo="skip",
+        )
+    if len(ringed):
+        rings = np.asarray(ringed, dtype=np.int32)
+        figure.add_scattergl(
+            x=points["x"].to_numpy(np.float32)[rings],
+            y=points["y"].to_numpy(np.float32)[rings],
+            mode="markers",
+            name=plotly_text(ringed_name),
+            marker={"symbol": "diamond-open", "size": 16, "color": INKS[mode].text, "line": {"width": 2}},
+            customdata=rings,
+            hoverinfo="skip",
+            legendrank=1,
         )
     for kind, symbol in shape_of.items():
         figure.add_scatter(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+
+import numpy as np
 import pytest
 
 from analysis.prototypes import prototype_similarity
@@ -45,6 +48,15 @@ def test_without_structure_nothing_is_claimed(app_on):
     page = app_on(pha_trace(seed=4, planted=False, n_prompts_a_task=12), "adapters", {"layout": "pca"})
     assert not page.exception
     assert "within what random deals of tasks reach" in text_of(page)
+
+
+def test_prototypes_are_ringed_and_first_in_the_legend(app_on):
+    page = app_on(pha_trace(seed=0), "adapters", {"layout": "pca"})
+    drawn = figure_of(page, "adapters_map")["data"]
+    (rings,) = (each for each in drawn if each.get("legendrank") == 1)
+    assert (rings["name"], rings["marker"]["symbol"]) == ("prototype", "diamond-open")
+    points = np.frombuffer(base64.b64decode(rings["customdata"]["bdata"]), rings["customdata"]["dtype"])
+    assert len(points) == 6
 
 
 def test_what_is_selected_is_framed_and_stands_out(app_on):

@@ -23,6 +23,14 @@ def test_one_trace_a_kind_in_the_order_of_the_colors():
     assert figure.data[1].customdata.tolist() == [0, 2]
 
 
+def test_ringed_points_are_found_whatever_lies_on_them():
+    placed = points(3)
+    ring = scatter(placed, color=kinds("a", "b", "b"), mode="dark", ringed=(1,), ringed_name="prototype").data[-1]
+    assert (ring.name, ring.legendrank, ring.hoverinfo) == ("prototype", 1, "skip")
+    assert [*ring.x, *ring.y] == pytest.approx([placed["x"][1], placed["y"][1]])
+    assert ring.customdata.tolist() == [1]
+
+
 def test_a_kind_without_a_color_is_none_of_them_and_still_there():
     figure = scatter(points(3), color=kinds("a", None, "z"), mode="light")
     assert figure.data[-1].name == "none"

@@ -91,6 +91,8 @@ def map_panel(
     picked: tuple[int, ...] = (),
     symbols: pd.Series | None = None,
     symbol_title: str = "",
+    ringed: tuple[int, ...] = (),
+    ringed_name: str = "",
     definitions: tuple[str, ...] = (),
     controls: Callable[[], object] | None = None,
 ) -> None:
@@ -109,6 +111,8 @@ def map_panel(
         picked: rows that stand out.
         symbols: kind of each point that its shape tells.
         symbol_title: what the shapes tell.
+        ringed: rows that must be found among the others.
+        ringed_name: what these are.
         definitions: headings of docs/metrics.md beside those of maps.
         controls: draws the panel's own widgets.
     """
@@ -128,6 +132,8 @@ def map_panel(
             labels=None if color.is_numeric else kind_labels(points, color.values),
             symbols=symbols,
             symbol_title=symbol_title,
+            ringed=ringed,
+            ringed_name=ringed_name,
             picked=picked,
             height=560,
         ),

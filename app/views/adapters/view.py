@@ -125,6 +125,8 @@ def _instances(trace: RoutingTrace, selection: Selection) -> None:
         picked=tuple(picked.tolist()) if 0 < len(picked) < len(points) else (),
         symbols=points["kind"] if n_prototypes else None,
         symbol_title="Shape",
+        ringed=tuple(np.flatnonzero(points["kind"] == "prototype").tolist()),
+        ringed_name="prototype",
         definitions=("instance_map", "instance_grouping"),
         controls=controls,
     )
