@@ -74,7 +74,7 @@ def test_a_passage_is_read_token_by_token_and_the_runner_up_followed(app, runs):
     cell(page, "token_route", x=2, y=2)
     expect(page).to_have_url(re.compile(r"experts=L02\.E5"))
     page.get_by_role("link", name=re.compile("Page of L02·E5|What L02·E5")).first.click()
-    expect(page.get_by_role("heading", level=2)).to_have_text("L02·E5")
+    expect(page.get_by_role("heading", level=2, name="L02·E5", exact=True)).to_be_visible()
     page.get_by_role("radio", name="runner-up").click()
     n_behind = min(8, len(np.unique(trace.tokens["prompt"][trace.experts.values[:, 2, 2] == 5])))
     expect(page.get_by_text(f"L02·E5 came next after the selected, {n_behind} prompts")).to_be_visible()
