@@ -71,7 +71,8 @@ def task_expert_heatmap(
         hover="<b>%{text}</b><br>" + value_text,
         customdata=cells.details if told else None,
         muted=muted,
-        gaps=(1 if n_columns <= 64 else 0, 1),
+        # Without gaps a browser paints the cells as one picture, with them one by one: seconds, where there are many.
+        gaps=(1 if n_columns <= 64 else 0, 1 if told else 0),
     )
     if told:
         texts = _names(cells, names)

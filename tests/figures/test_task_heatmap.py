@@ -189,6 +189,8 @@ def test_a_large_table_travels_without_a_name_in_each_cell():
     )
     assert figure.data[0].text is None
     assert figure.data[0].hoverinfo == "none"
+    # With a gap on either side a browser would paint every cell by itself.
+    assert (figure.data[0].xgap, figure.data[0].ygap) == (0, 0)
     assert len(figure.to_json()) < 600_000
 
 
