@@ -38,6 +38,12 @@ def findings(page: Page, *, rules: tuple[str, ...] = ()) -> list[str]:
     ]
 
 
+def _drawn(page: Page) -> None:
+    # What a run is about to replace is drawn pale, and for what is not loaded yet there stands a gray field.
+    expect(page.locator("[data-stale=true]")).to_have_count(0)
+    expect(page.locator(".stMain [data-testid=stSkeleton]:visible")).to_have_count(0)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious_on_any_page(app, scheme):
     found: dict[str, list[str]] = {}
@@ -49,14 +55,13 @@ def test_axe_finds_nothing_serious_on_any_page(app, scheme):
             app.open(view.url, layout="pca", run=RUNS[view.url])
         else:
             app.go(view.title)
-        # What a run is about to replace is drawn pale.
-        expect(page.locator("[data-stale=true]")).to_have_count(0)
+        _drawn(page)
         if wrong := findings(page, rules=rules):
             found[view.url] = wrong
     page.get_by_role("link", name="Recordings", exact=True).click()
     expect(page.get_by_role("heading", name="Record a model")).to_be_visible()
     app.settle()
-    expect(page.locator("[data-stale=true]")).to_have_count(0)
+    _drawn(page)
     if wrong := findings(page, rules=rules):
         found["recordings"] = wrong
     assert found == {}
