@@ -13,6 +13,7 @@ from tests.adapter_traces import hyper_moe_trace
 from tests.app.conftest import figure_of, text_of
 from tests.counted import counted
 from tests.traces import encoder_decoder_trace, planted_trace, random_trace, trace_of
+from tests.with_prompts import with_prompts
 
 
 def strip(page) -> dict:
@@ -136,15 +137,7 @@ def test_a_click_costs_nothing_that_was_sent_before(open_app):
 
 def prompts_of(scores, texts) -> RoutingTrace:
     trace = planted_trace(seed=0, n_tasks=2, n_prompts_a_task=2, n_layers=1)
-    prompts = trace.prompts.assign(score=np.array(scores), text=texts)
-    return RoutingTrace.from_arrays(
-        trace.experts.values,
-        scores=trace.scores.values,
-        weights=trace.weights.values,
-        layer_facts=trace.layer_facts,
-        tokens=trace.tokens,
-        prompts=prompts,
-    )
+    return with_prompts(trace, score=np.array(scores), text=texts)
 
 
 def test_prompts_are_found_by_text_outcome_and_task():
