@@ -22,6 +22,7 @@ from analysis.differential import differential, paired_differential
 from analysis.distances import routing_distance
 from analysis.dynamics import over_training, saturation
 from analysis.expert_agreement import expert_agreement, main_task_types
+from analysis.expert_bound import expert_bound
 from analysis.experts import ExpertProfile, expert_profile
 from analysis.features import feature_overlap, partial_correlation, strongest_experts
 from analysis.findings import Finding, findings
@@ -118,6 +119,7 @@ __all__ = [
     "distinct_adapters",
     "exchange_relation",
     "expert_agreement",
+    "expert_bound",
     "expert_contexts",
     "expert_load",
     "expert_numbering",

@@ -11,6 +11,7 @@ from analysis.adapter_ratio import adapter_ratios
 from analysis.similarity import distinct_adapters, expert_relations, expert_similarities
 from app import cache, choices, headings
 from app.panel import data_popover, definitions_popover, empty, mode, panel
+from app.sentences import escaped
 from app.views.adapters import sentences as told
 from app.views.adapters.across import sharing_panel
 from app.views.adapters.map import LAYOUTS, adapter_projection, map_panel, pick_adapters
@@ -127,7 +128,7 @@ def _likeness(trace: RoutingTrace, selection: Selection) -> None:
     layer = choices.chosen("alike", held, default=default)
     kinds = [name for name in _KINDS if name in tables and _known(tables, name, layer)]
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
-        headings.part(f"How alike the experts of {layer} are", width="stretch")
+        headings.part(f"How alike the experts of {escaped(layer)} are", width="stretch")
         definitions_popover(_ALIKE_DEFINITIONS, key="unselected_alike")
         data_popover(lambda: _similarity_rows(tables), key="unselected_alike", definitions=_ALIKE_DEFINITIONS)
     if len(held) > 1:
