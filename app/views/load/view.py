@@ -43,8 +43,9 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
         empty("No token of this selection was routed.", "Clear a task or a layer above.")
         return
     threshold = float(choices.chosen("uneven", _THRESHOLDS, default="1.5"))
-    # The answer stands first; it takes longest, and is drawn when the rest is there.
-    answer = st.container(key="load_answer")
+    # Drawn later it would push the rest down; where it takes long it leaves its place and comes by itself.
+    with st.container(key="load_answer"):
+        verdicts(trace, selection, batch_size=load_panels.batch_size())
     part = choices.choose(
         "Part", list(load_panels.PARTS), name="part", shown=load_panels.PARTS.__getitem__, label_visibility="collapsed"
     )
@@ -59,8 +60,6 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
             load_panels.course(trace, selection, balance=balance)
         case _:
             _experts(trace, selection, within, balance=balance, threshold=threshold)
-    with answer:
-        verdicts(trace, selection, batch_size=load_panels.batch_size())
 
 
 def _experts(
