@@ -101,6 +101,17 @@ def test_text_is_readable_on_its_page(mode: str):
     assert template(mode).layout.paper_bgcolor == ink.paper
 
 
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_a_finished_figure_has_the_whole_template_to_itself(mode: str):
+    one, other = (finish(go.Figure(go.Bar(x=[1], y=[1])), mode=mode, height=200) for _ in range(2))
+    assert one.layout.template == template(mode)
+    assert one.to_dict()["layout"]["template"] == template(mode).to_plotly_json()
+    one.layout.template.layout.font.size = 40
+    assert other.layout.template == template(mode)
+    with pytest.raises(ValueError, match="height"):
+        other.update_layout(height=1)
+
+
 def test_a_figure_without_a_legend_leaves_no_room_for_one():
     alone = finish(go.Figure(go.Scatter(x=[1], y=[1], name="a")), mode="light", height=200)
     two = finish(
