@@ -23,6 +23,7 @@ from app.commands.options import BatchSize, Device, Limit, Seed
 from app.commands.terminal import RecordingBar, bytes_in_words, info_screen, printable
 from app.recordings.kept import Request
 from app.report.command import report_command
+from app.sentences import count
 from routing import RoutingError, open_trace, pack_trace, read_tasks, summary, verify_trace
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _tell_scores(evaluation: Evaluation, task_set: TaskSet, where: Path) -> None
         out.print(f"The beginning of {evaluation.n_truncated} prompts was cut off to fit the model's context.")
     found = summary(open_trace(where))
     out.print(
-        f"{found.n_tokens:,} {found.unit}s × {found.n_layers} layers in {evaluation.seconds:.0f} s, "
+        f"{count(found.n_tokens, found.unit)} × {count(found.n_layers, 'layer')} in {evaluation.seconds:.0f} s, "
         f"{bytes_in_words(found.disk_bytes or 0)}: {escape(printable(str(where)))}",
         soft_wrap=True,
     )

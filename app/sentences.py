@@ -127,13 +127,15 @@ def of_drivers(profile: ExpertProfile, *, layer: str, expert: int) -> str:
     if known.empty:
         return f"{name} was not chosen by any token."
     ratio = known["share_of_expert"] / known["share_of_tokens"]
-    task = str(ratio.idxmax())
-    row = known.loc[task]
     if float(ratio.max()) < 1.25:
         return f"No task drives {name}: each brings it about as much as its share of the tokens."
+    # By how much it brings, as overload is told everywhere: the highest ratio is easily that of a small task.
+    beyond = known["share_of_expert"] - known["share_of_tokens"]
+    task = str(beyond[ratio >= 1.25].idxmax())
+    row = known.loc[task]
     return (
         f"{escaped(task)} drives {name} most: {percent(row['share_of_expert'])} of its assignments come from "
-        f"{percent(row['share_of_tokens'])} of the tokens, {times(float(ratio.max()))} its share."
+        f"{percent(row['share_of_tokens'])} of the tokens, {times(float(ratio[task]))} its share."
     )
 
 

@@ -11,7 +11,7 @@ from app.views.expert.sentences import steps_reading
 from routing import save_trace
 from tests.app.conftest import charts_of, text_of
 from tests.odd_runs import ODD
-from tests.traces import planted_trace
+from tests.traces import planted_trace, trace_of
 
 
 def test_the_page_of_a_specialist_tells_what_it_serves(open_app):
@@ -37,6 +37,17 @@ def test_without_a_name_the_page_is_that_of_the_selection_else_of_the_busiest(op
     assert "## L01·E4" in text_of(page)
     # the planted run overloads expert 3 of layer L02
     assert "## L02·E3" in text_of(open_app("expert", {"run": "skewed"}))
+
+
+def test_who_is_selected_where_an_expert_comes_next_is_a_share_of_tokens(app_on):
+    # Top-2 of 6, then the runner-up. Expert 3 comes next in 40 tokens; each selects 1 and another.
+    routed = [[1, other, 3] for other in (0, 2, 4, 5)] * 10 + [[0, 2, 4], [4, 5, 1], [5, 0, 2], [2, 4, 0]] * 10
+    trace = trace_of(routed, n_experts=6, top_k=2, prompts=[row // 4 for row in range(80)], tasks=["a", "b"] * 10)
+    page = app_on(trace, "expert", {"expert": "L00.E3"})
+    assert not page.exception
+    said = text_of(page).replace("\u00a0", " ")
+    assert "100 % · " in said
+    assert "L00·E1 most, in 100 % of the tokens where it comes next" in said
 
 
 def test_stepping_goes_to_the_next_expert_and_keeps_the_selection(open_app):

@@ -57,6 +57,14 @@ def test_idle_experts_are_weighed_against_chance():
     assert "Every one of the 2 experts" in sentences.of_idle(idle_experts(trace_of([[0, 1]], n_experts=2)), n_experts=2)
 
 
+def test_the_task_that_brings_most_drives_an_expert_not_a_small_one_of_a_higher_ratio():
+    # Of 11 assignments of expert 0, a brings 9 with 12 of 24 tokens (1.6 times), b 2 with 2 (2.2 times), c none.
+    chosen, prompts = [0] * 9 + [1] * 3 + [0] * 2 + [1] * 10, [0] * 12 + [1] * 2 + [2] * 10
+    trace = trace_of([[each] for each in chosen], n_experts=2, prompts=prompts, tasks=["a", "b", "c"])
+    said = sentences.of_drivers(expert_profile(trace, layer="L00", expert=0), layer="L00", expert=0)
+    assert said.startswith(f"a drives **L00·E0** most: 82{NB}% of its assignments come from 50{NB}% of the tokens")
+
+
 def test_who_drives_an_expert():
     # Task a has one token of four and brings expert 0 one of its two assignments: twice its share.
     trace = trace_of(

@@ -63,7 +63,9 @@ def companion_panels(trace: RoutingTrace, *, layer: str, expert: int) -> None:
         )
     with stood_in:
         column = matrix.sel(runner_up=expert)
-        column = column.assign(share=column["n_tokens"] / max(1, int(column["n_tokens"].sum())))
+        # A token in which it comes next is counted once for each expert that the token selects.
+        came_next = max(1.0, float(column["n_tokens"].sum()) / facts.top_k)
+        column = column.assign(share=column["n_tokens"] / came_next)
         found = _table(trace, column, layer=layer, share="share", dim="expert")
         _panel(
             trace,
@@ -71,6 +73,7 @@ def companion_panels(trace: RoutingTrace, *, layer: str, expert: int) -> None:
             found,
             name=name,
             what="stand before",
+            where="of the tokens where it comes next",
             key="before",
             source="runner_up_matrix",
         )
@@ -93,7 +96,15 @@ def _table(trace: RoutingTrace, row: xr.Dataset, *, layer: str, share: str, dim:
 
 
 def _panel(
-    trace: RoutingTrace, title: str, found: pd.DataFrame, *, name: str, what: str, key: str, source: str
+    trace: RoutingTrace,
+    title: str,
+    found: pd.DataFrame,
+    *,
+    name: str,
+    what: str,
+    where: str = "of its tokens",
+    key: str,
+    source: str,
 ) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         headings.part(title, width="stretch")
@@ -107,7 +118,7 @@ def _panel(
             for row in found.head(_SHOWN).itertuples()
         ],
     )
-    st.markdown(expert_sentences.companions_reading(found, name=name, what=what))
+    st.markdown(expert_sentences.companions_reading(found, name=name, what=what, where=where))
 
 
 def _none(title: str, sentence: str) -> None:

@@ -35,16 +35,17 @@ def types_reading(special: xr.Dataset, *, layer: str, expert: int, over: str) ->
         return f"Beyond chance it serves no {over} more or less than the others."
     parts = [f"more {and_list(more, most=5)}"] if more else []
     parts += [f"less {and_list(less[::-1], most=5)}"] if less else []
-    return f"By {over}, beyond chance, it serves {', '.join(parts)}, each against its overall use."
+    return f"By {over}, beyond chance, it serves {', '.join(parts)}, each against what prompts do on average."
 
 
-def companions_reading(found: pd.DataFrame, *, name: str, what: str) -> str:
+def companions_reading(found: pd.DataFrame, *, name: str, what: str, where: str = "of its tokens") -> str:
     """How many companions, or substitutes, go beyond chance.
 
     Args:
         found: rows of share, lift, significant.
         name: of the expert.
         what: what they do, after "experts".
+        where: what `share` is a share of.
     """
     called = found[found["significant"]]
     if found.empty:
@@ -54,7 +55,7 @@ def companions_reading(found: pd.DataFrame, *, name: str, what: str) -> str:
     best = called.iloc[0]
     return (
         f"{count(len(called), 'expert')} {what} {escaped(name)} more than chance; {escaped(best['name'])} most, in "
-        f"{percent(float(best['share']))} of its tokens ({times(float(np.exp2(best['lift'])))} what chance gives)."
+        f"{percent(float(best['share']))} {where} ({times(float(np.exp2(best['lift'])))} what chance gives)."
     )
 
 

@@ -46,10 +46,13 @@ def of_lift(table: xr.Dataset) -> str:
         who = escaped(str(table["group"].values[group]))
         rate = float(table["rate"].to_numpy()[group, layer, expert])
         factor = float(np.exp2(lift[group, layer, expert]))
-        text += f" The clearest preference: {who} uses **{name}** {times(factor)} as much as all prompts do, " + (
-            f"with {percent(rate)} of its weight."
-            if table.attrs.get("measure") == "routed weight"
-            else f"in {percent(rate)} of its tokens."
+        text += (
+            f" The clearest preference: {who} uses **{name}** {times(factor)} as much as prompts do on average, "
+            + (
+                f"with {percent(rate)} of its weight."
+                if table.attrs.get("measure") == "routed weight"
+                else f"in {percent(rate)} of its tokens."
+            )
         )
     return text
 
