@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from analysis.reading import token_route
 from app.prompts import choices_around, matching_prompts, outcome_of, prompt_lead
 from app.views.tokens.search import asked_expert, found_prompts
+from app.views.tokens.sentences import route_reading
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace
 from tests.app.conftest import figure_of, text_of
@@ -254,3 +256,11 @@ def test_the_one_expert_that_is_picked_elsewhere_is_found_in_the_text(open_app):
     assert marks["what"] == "L02·E2 selected"
     assert marks["tokens"]
     assert strip(open_app("tokens", {"run": "even", "focus": "facts-002"}))["marks"] is None
+
+
+@pytest.mark.parametrize(("scores", "little"), [((0.99, 0.006, 0.004), True), ((0.4, 0.31, 0.29), False)])
+def test_a_close_call_tells_how_little_hangs_on_it(scores, little):
+    trace = trace_of([[2, 0, 1]], n_experts=4, top_k=2, scores=[list(scores)])
+    said = route_reading(token_route(trace, prompt=trace.prompts["prompt"][0], position=0), name="“a”")
+    assert "E0 was selected before E1 by a margin of 0.0" in said
+    assert ("Little hangs on it: E0 carries 0.60\u00a0% of the weight there." in said) == little

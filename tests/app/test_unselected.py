@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from app.views.unselected.sentences import of_near_ties
+from app.views.unselected.sentences import of_margins, of_near_ties
 from routing import RoutingTrace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.app.conftest import charts_of, figure_of, text_of
@@ -20,6 +20,16 @@ def test_every_moe_run_has_margins_ties_and_runners_up(open_app):
     assert "Most ties (margin at most 0.01) are in" in said
     assert "independence" in said
     assert "HyperMoE does: choose a run of one" in said
+
+
+def test_a_margin_between_scores_that_are_both_next_to_nothing_is_not_called_doubt():
+    spread = pd.DataFrame({"n_tokens": [9, 9], "q50": [0.0004, 0.05]}, index=["L00", "L01"])
+    decided = pd.DataFrame({"q50": [0.003, 0.4]}, index=["L00", "L01"])
+    said = of_margins(spread, unit="token", undecided=decided)
+    assert "in L00, where choices are closest" in said
+    assert "no doubt of the router: in L00 one expert has nearly all of the score (median entropy 0.00)" in said
+    for undecided in (None, decided[::-1].set_axis(["L00", "L01"]), decided.iloc[:0]):
+        assert "no doubt" not in of_margins(spread, unit="token", undecided=undecided)
 
 
 def test_ties_and_layer_are_part_of_the_address(open_app):

@@ -17,6 +17,8 @@ __all__ = ["adapters_reading", "change_reading", "group_reading", "passage_readi
 # How a piece of a passage is colored, and the word for it.
 _LOWEST = {"margin": "closest call", "entropy": "most decided token", "nll": "easiest token"}
 _HIGHEST = {"margin": "clearest choice", "entropy": "least decided token", "nll": "hardest token"}
+# Of the weight of the selected experts. Below it the margin is small because both scores are.
+_LITTLE = 0.05
 _UNITS = {"margin": "", "entropy": " of ln(experts)", "nll": " nats"}
 
 
@@ -131,12 +133,16 @@ def route_reading(route: pd.DataFrame, *, name: str, usual: pd.DataFrame | None 
         return f"This run holds no runners-up, so how close the choices for {name} were is unknown."
     layer = str(margins.idxmin())
     there = route[route["layer"] == layer]
-    last = there[there["selected"]].nsmallest(1, "score")["expert"].iloc[0]
+    selected = there[there["selected"]]
+    last = selected.nsmallest(1, "score").iloc[0]
     following = there.loc[~there["selected"], "expert"].iloc[0]
     sentence = (
-        f"For {name} the closest call is in {escaped(layer)}: E{last} was selected before E{following} "
+        f"For {name} the closest call is in {escaped(layer)}: E{last['expert']} was selected before E{following} "
         f"by a margin of {margins.min():.4f}."
     )
+    share = float(last["weight"]) / float(selected["weight"].sum() or np.nan)
+    if share < _LITTLE:
+        sentence += f" Little hangs on it: E{last['expert']} carries {percent(share)} of the weight there."
     if usual is not None:
         close = [each for each in margins.index if margins[each] < usual["low"].get(each, float("-inf"))]
         clear = [each for each in margins.index if margins[each] > usual["high"].get(each, float("inf"))]

@@ -14,14 +14,17 @@ from routing import expert_name
 __all__ = ["of_entropies", "of_margins", "of_near_ties", "of_runners_up"]
 
 _MOST_PAIRS = 3
+# Median share of ln(experts): of 16 experts, one has 98 % of the score.
+_DECIDED = 0.05
 
 
-def of_margins(table: pd.DataFrame, *, unit: str) -> str:
+def of_margins(table: pd.DataFrame, *, unit: str, undecided: pd.DataFrame | None = None) -> str:
     """Which layers choose by a nose, and which by far.
 
     Args:
         table: index layer · n_tokens and quantiles of the margin.
         unit: what a row of the trace is, "token" or "prompt".
+        undecided: index layer · quantiles of the entropy, where it is known.
     """
     known = table.dropna(subset=["q50"])
     if known.empty:
@@ -31,7 +34,14 @@ def of_margins(table: pd.DataFrame, *, unit: str) -> str:
     told = f"Of {count(n_tokens, unit)}, half have a margin under **{known.loc[close, 'q50']:.2g}** in {escaped(close)}"
     if close != far:
         told += f", where choices are closest, and under {known.loc[far, 'q50']:.2g} in {escaped(far)}"
-    return f"{told}. It describes these {unit}s; scores of different kinds of router have different scales."
+    told = f"{told}."
+    entropy = float("nan") if undecided is None else float(undecided["q50"].get(close, float("nan")))
+    if entropy < _DECIDED:
+        told += (
+            f" That is no doubt of the router: in {escaped(close)} one expert has nearly all of the score (median "
+            f"entropy {entropy:.2f}), so the others differ by little."
+        )
+    return f"{told} It describes these {unit}s; scores of different kinds of router have different scales."
 
 
 def of_entropies(table: pd.DataFrame) -> str:

@@ -56,22 +56,22 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
 
 
 def _confidence(trace: RoutingTrace, within: Selection, spread: pd.DataFrame) -> None:
+    undecided = cache.answer(trace, routing_entropy, within=within, by=None) if trace.level == "full" else None
     left, right = st.columns(2, gap="large")
     with left:
         panel(
             "How far ahead the selected were",
             spread_by_layer(spread, value_title="margin (selection score)", reference=0.0, mode=mode()),
             key="unselected_margins",
-            reading=told.of_margins(spread, unit=trace.unit),
+            reading=told.of_margins(spread, unit=trace.unit, undecided=undecided),
             table=lambda: cache.answer(trace, margins, within=within, by="task").reset_index(),
             definitions=("margins",),
         )
     with right:
-        if trace.level != "full":
+        if undecided is None:
             headings.part("How undecided the router was")
             empty("An entropy needs logits, which this run does not hold.", "Record it at level `full`.")
             return
-        undecided = cache.answer(trace, routing_entropy, within=within, by=None)
         panel(
             "How undecided the router was",
             spread_by_layer(undecided, value_title="entropy (share of ln experts)", mode=mode()),
