@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from importlib import import_module
 
+from app.collector import leave_out_libraries
 from app.views.page import Render, View
 
 __all__ = ["VIEWS"]
@@ -14,6 +15,8 @@ _EXPERTS, _INSIDE, _SERVING = "Experts and texts", "Inside the model", "Serving"
 
 def _view(module: str) -> Render:
     render: Render = import_module(f"app.views.{module}.view").render
+    # Again at each visit: much is imported only once a question needs it.
+    leave_out_libraries()
     return render
 
 
