@@ -159,7 +159,7 @@ def _block_starts(cells: Cells) -> list[int]:
 
 
 def _columns_axis(cells: Cells, *, blocks: bool) -> dict[str, object]:
-    plain: dict[str, object] = {"showgrid": False, "zeroline": False}
+    plain: dict[str, object] = {"showgrid": False, "zeroline": False, "ticklabeloverflow": "allow"}
     layers = [cells.experts[place][0] for place in cells.columns]
     distinct = list(dict.fromkeys(layers))
     if len(distinct) == 1:

@@ -199,7 +199,8 @@ def template(mode: Mode) -> go.layout.Template:
             },
             "margin": {"l": 8, "r": 8, "t": 28, "b": 8},
             "xaxis": axis,
-            "yaxis": axis,
+            # Plotly else looks again at each name whether the figure cuts it: seconds, where there are 160.
+            "yaxis": axis | {"ticklabeloverflow": "allow"},
             "hovermode": "closest",
             "dragmode": "zoom",
         },

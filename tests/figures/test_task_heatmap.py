@@ -216,3 +216,13 @@ def test_the_color_bar_of_a_tall_table_stands_at_its_top(n_rows: int, length: in
         cells_of(table, exists=exists_of(table)), scale=SCALE, value_text="%{z}", task_types={}
     )
     assert figure.layout.coloraxis.colorbar.len == length
+
+
+def test_no_name_is_asked_again_whether_it_is_cut():
+    # Plotly does so for every name at every drawing, which took it most of the time that a table of 160 rows took.
+    table = table_of(np.ones((160, 2, 2)))
+    figure = task_expert_heatmap(
+        cells_of(table, exists=exists_of(table)), scale=SCALE, value_text="%{z}", task_types={}
+    )
+    assert figure.layout.xaxis.ticklabeloverflow == "allow"
+    assert figure.layout.template.layout.yaxis.ticklabeloverflow == "allow"

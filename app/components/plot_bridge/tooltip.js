@@ -4,7 +4,9 @@
 const NONE = 65535;
 
 function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < letters.length; at += 1) bytes[at] = letters.charCodeAt(at);
   return new Uint16Array(bytes.buffer);
 }
 
@@ -14,8 +16,12 @@ function written(value, kind) {
 }
 
 function tooltipOf(data) {
-  const source = unpacked(data.source);
-  const lines = data.lines.map((line) => ({ ...line, codes: unpacked(line.codes) }));
+  // Not before a cell is pointed at: a picture is drawn more often than it is asked.
+  let source, lines;
+  const unpack = () => {
+    source = unpacked(data.source);
+    lines = data.lines.map((line) => ({ ...line, codes: unpacked(line.codes) }));
+  };
   const box = document.createElement("div");
   Object.assign(box.style, {
     position: "fixed", zIndex: 1000, pointerEvents: "none", display: "none", padding: "0.35rem 0.6rem", fontSize: "0.8rem",
@@ -25,6 +31,7 @@ function tooltipOf(data) {
   });
   box.className = "cell-tooltip";
   const show = ([row, column], mouse) => {
+    if (!source) unpack();
     const at = row * data.width + column;
     const head = document.createElement("b");
     head.textContent = `${data.rows[row]} · ${data.columns[source[at]]}`;
