@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from app.runs import Run
 from app.views.compare import pairing as comparing
 from app.views.compare.answers import leave_answers
 from routing import RoutingTrace, Selection, open_trace, save_trace
@@ -52,6 +53,26 @@ def compared(open_app, tmp_path):
         return page
 
     return opened
+
+
+def run_named(name: str, *, step: int | None = None, series: str | None = None) -> Run:
+    return Run(name=name, path=f"/{name}", series=series, step=step, stamp=(0, 0))
+
+
+def test_the_nearest_earlier_snapshot_is_offered_first_and_the_own_weights_last():
+    course = [run_named(f"m/step-{step}", step=step, series="m") for step in (0, 300, 3000)]
+    trained, twin = run_named("m"), run_named("twin")
+    again = run_named("m/again-step-300", step=300, series="m")
+    runs = (trained, *course, again, twin)
+
+    offered = comparing.other_runs((trained, *course, twin), trained)
+    assert list(offered) == ["m/step-300", "m/step-0", "m/step-3000", "twin"]
+    assert offered["m/step-3000"] == "step 3,000 of this model, its last"
+    assert offered["m/step-300"] == "step 300 of this model"
+    assert list(comparing.other_runs(runs, course[1])) == ["m/step-0", "m/step-3000", "m/again-step-300", "m", "twin"]
+    assert next(iter(comparing.other_runs(runs, course[2]))) in {"m/step-300", "m/again-step-300"}
+    assert next(iter(comparing.other_runs(runs, course[0]))) in {"m/step-300", "m/again-step-300"}
+    assert list(comparing.other_runs((trained, twin), trained)) == ["twin"]
 
 
 def test_the_layer_that_changed_is_found_and_the_others_are_not(compared):

@@ -71,14 +71,22 @@ class Comparison:
 def other_runs(runs: tuple[Run, ...], run: Run | None) -> dict[str, str]:
     """What a run can be compared with: snapshots of its own model first, the nearest earlier one at the head.
 
+    A run without a step was recorded from the trained model, whose training the last snapshot ended: what holds the
+    run's own weights stands behind other snapshots, for there is nothing to see between them.
+
     Returns:
         name of the run → how the page writes it.
     """
-    own = [each for each in (snapshots(runs, run) if run else ()) if run is None or each.path != run.path]
-    now = run.step if run is not None and run.step is not None else None
-    earlier = [each for each in own if now is None or (each.step or 0) < now]
-    ordered = [*reversed(earlier), *(each for each in own if each not in earlier)]
-    found = {each.name: f"step {each.step:,} of this model" for each in ordered}
+    series = snapshots(runs, run) if run else ()
+    own = [each for each in series if run is None or each.path != run.path]
+    steps = [each.step or 0 for each in series]
+    now = max(steps, default=0) if run is None or run.step is None else run.step
+    earlier = [each for each in own if (each.step or 0) < now]
+    later = [each for each in own if (each.step or 0) > now]
+    same = [each for each in own if (each.step or 0) == now]
+    is_end = run is not None and run.step is None
+    found = {each.name: f"step {each.step:,} of this model" for each in [*reversed(earlier), *later]}
+    found |= {each.name: f"step {each.step:,} of this model{', its last' if is_end else ''}" for each in same}
     return found | {each.name: each.name for each in runs if each.name not in found and each != run}
 
 
