@@ -93,8 +93,8 @@ def _busiest(trace: RoutingTrace, *, seed: int) -> Iterator[Verdict]:
     yield Verdict(
         check="busiest",
         level=level,
-        sentence=f"{name} does {row['max_over_mean']:.2f}{interval} times the mean work of its layer, the most of all "
-        f"{len(known)} layers.",
+        sentence=f"{name} does {row['max_over_mean']:.2f}{interval} times the mean work of its layer"
+        + (f", the most of all {len(known)} layers." if len(known) > 1 else "."),
         threshold=f"watch above {WATCH:g}, act above {ACT:g}, with the whole 95 % interval",
         reason=f"With experts on devices of their own the layer takes as many times as long as an even one; at {ACT:g} "
         "half of the devices' time is lost.",
@@ -155,7 +155,8 @@ def _idle(trace: RoutingTrace) -> Iterator[Verdict]:
 
 def _passes(trace: RoutingTrace, *, batch_size: int, seed: int) -> Iterator[Verdict]:
     table = worst_passes(trace, batch_size=batch_size, seed=seed)
-    read = table.xs("prompt", level="phase") if "prompt" in table.index.get_level_values("phase") else table.iloc[:0]
+    phases = table.index.get_level_values("phase")
+    read, wrote = (table.xs("prompt", level="phase") if "prompt" in phases else table.iloc[:0]), "generated" in phases
     if read.empty or not (read["n_passes"] > 1).any():
         return
     excess = read["mean"] / read["shuffled_mean"]
@@ -169,7 +170,7 @@ def _passes(trace: RoutingTrace, *, batch_size: int, seed: int) -> Iterator[Verd
         level="watch" if uneven else "good",
         sentence=f"In {layer} the busiest expert of a batch does {row['mean']:.2f} times the mean on average and "
         f"{row['worst']:.2f} times in the worst batch; batches of random prompts {row['shuffled_mean']:.2f}, "
-        f"all prompts together {row['whole_run']:.2f}.",
+        f"all prompts together {row['whole_run']:.2f}{', answers left out' if wrote else ''}.",
         threshold=f"watch if batches are {PASS_EXCESS:g} times as uneven as batches of random prompts, p ≤ {CHANCE:g}",
         reason="A device waits for the busiest expert of every pass, not of the run; mixing prompts would mend this.",
         selection_query=Selection(layers=(layer,)).to_query(),

@@ -119,23 +119,23 @@ def of_idle(idle: pd.DataFrame, *, n_experts: int) -> str:
     return f"{count(len(idle), 'expert')} of {n_experts:,} {_was(len(idle))} never chosen; {verdict}."
 
 
-def of_drivers(profile: ExpertProfile, *, layer: str, expert: int) -> str:
-    """Which task brings an expert more than its share of tokens."""
+def of_drivers(profile: ExpertProfile, *, layer: str, expert: int, unit: str = "token") -> str:
+    """Which task brings an expert more than its share of tokens, or of what else a row of the trace is."""
     table = profile.by_task
     known = table[np.isfinite(table["share_of_expert"])]
     name = f"**{escaped(expert_name(layer, expert, names=table.attrs.get('expert_names')))}**"
     if known.empty:
-        return f"{name} was not chosen by any token."
+        return f"{name} was not chosen by any {unit}."
     ratio = known["share_of_expert"] / known["share_of_tokens"]
     if float(ratio.max()) < 1.25:
-        return f"No task drives {name}: each brings it about as much as its share of the tokens."
+        return f"No task drives {name}: each brings it about as much as its share of the {unit}s."
     # By how much it brings, as overload is told everywhere: the highest ratio is easily that of a small task.
     beyond = known["share_of_expert"] - known["share_of_tokens"]
     task = str(beyond[ratio >= 1.25].idxmax())
     row = known.loc[task]
     return (
         f"{escaped(task)} drives {name} most: {percent(row['share_of_expert'])} of its assignments come from "
-        f"{percent(row['share_of_tokens'])} of the tokens, {times(float(ratio[task]))} its share."
+        f"{percent(row['share_of_tokens'])} of the {unit}s, {times(float(ratio[task]))} its share."
     )
 
 

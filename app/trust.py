@@ -43,7 +43,9 @@ def checks(found: TraceSummary) -> list[Check]:
 
 
 def _complete(found: TraceSummary) -> Check:
-    size = f"{found.n_tokens:,} {found.unit}s of {count(found.n_prompts, 'prompt')}"
+    size = count(found.n_prompts, "prompt")
+    if found.unit == "token":
+        size = f"{count(found.n_tokens, 'token')} of {size}"
     if found.provenance.complete:
         return Check("good", f"The run came to its end; {size} are here.")
     return Check("doubt", f"The run did not come to its end; what was committed until then is here: {size}.")

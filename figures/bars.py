@@ -11,7 +11,7 @@ import xarray as xr
 
 from figures.intervals import interval_bars
 from figures.pieces import plotly_text
-from figures.theme import INKS, Mode, color_of_task_types, finish
+from figures.theme import INKS, NUMBER_TICKS, PERCENT_TICKS, Mode, color_of_task_types, finish
 from routing.selection import expert_name
 
 __all__ = ["feature_dots", "score_dots", "share_bars", "task_bars"]
@@ -144,7 +144,7 @@ def score_dots(
             hovertemplate="most frequent answer: %{x:.2f}<extra></extra>",
         )
     figure.update_layout(
-        xaxis={"title": {"text": value_title}, "range": [-0.01, 1.01], "tickformat": ".1f", "dtick": 0.2},
+        xaxis={"title": {"text": value_title}, "range": [-0.01, 1.01], "tickformat": NUMBER_TICKS, "dtick": 0.2},
         yaxis=_rows_axis(tasks) | {"showgrid": True},
     )
     return finish(figure, mode=mode, height=_height(len(tasks)))
@@ -217,12 +217,15 @@ def feature_dots(table: xr.Dataset, *, n_shown: int = 3, mode: Mode = "light") -
     return finish(figure, mode=mode, height=105 + max(3, len(features)) * 46)
 
 
-def share_bars(table: pd.DataFrame, *, task_types: Mapping[str, str], mode: Mode = "light") -> go.Figure:
+def share_bars(
+    table: pd.DataFrame, *, task_types: Mapping[str, str], unit: str = "token", mode: Mode = "light"
+) -> go.Figure:
     """How much of an expert's work each task brings, largest surplus first, beside the task's share of the tokens.
 
     Args:
         table: index task · share_of_expert, share_of_tokens.
         task_types: type of each task.
+        unit: what a row of the trace is, "token" or "prompt".
         mode: light or dark.
     """
     surplus = (table["share_of_expert"] - table["share_of_tokens"]).fillna(0.0)
@@ -238,8 +241,8 @@ def share_bars(table: pd.DataFrame, *, task_types: Mapping[str, str], mode: Mode
         y=np.arange(len(ordered)),
         mode="markers",
         marker={"symbol": "line-ns", "size": 15, "line": {"width": 2, "color": INKS[mode].text}},
-        name="share of the tokens",
-        hovertemplate="%{x:.1%} of the tokens<extra></extra>",
+        name=f"share of the {unit}s",
+        hovertemplate=f"%{{x:.1%}} of the {unit}s<extra></extra>",
     )
     return figure
 
@@ -269,7 +272,8 @@ def _rows_axis(tasks: list[str]) -> dict[str, object]:
 
 
 def _tick_format(value_format: str) -> str:
-    return ".0%" if value_format.endswith("%") else value_format
+    sign = "+" if value_format.startswith("+") else ""
+    return sign + (PERCENT_TICKS if value_format.endswith("%") else NUMBER_TICKS)
 
 
 def _height(n_rows: int) -> int:

@@ -31,6 +31,12 @@ def test_a_popular_expert_is_to_be_acted_on_and_comes_first():
     assert all(verdict.threshold and verdict.reason for verdict in verdicts)
 
 
+def test_one_layer_is_not_the_most_of_all_layers():
+    trace = planted_trace(seed=1, popular={(1, 5): 4.0})
+    (told,) = (each for each in load_health(trace.select(Selection(layers=("L01",)))) if each.check == "busiest")
+    assert told.sentence.endswith("times the mean work of its layer.")
+
+
 def test_what_is_beyond_a_threshold_but_not_surely_is_not_called_well():
     trace = planted_trace(
         seed=1, n_tasks=3, specialists={"facts": (1, 2)}, strength=20, top_k=1, n_layers=2, n_prompts_a_task=16

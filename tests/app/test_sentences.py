@@ -74,6 +74,8 @@ def test_who_drives_an_expert():
     assert said == (
         f"a drives **L00·E0** most: 50{NB}% of its assignments come from 25{NB}% of the tokens, 2.0{NB}× its share."
     )
+    whole = sentences.of_drivers(expert_profile(trace, layer="L00", expert=0), layer="L00", expert=0, unit="prompt")
+    assert f"come from 25{NB}% of the prompts" in whole
     even = trace_of([[0], [0]], n_experts=2, prompts=[0, 1], tasks=["a", "b"])
     assert "No task drives" in sentences.of_drivers(expert_profile(even, layer="L00", expert=0), layer="L00", expert=0)
     assert "not chosen by any token" in sentences.of_drivers(

@@ -4,6 +4,7 @@ import base64
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis.reading import token_route
@@ -264,3 +265,13 @@ def test_a_close_call_tells_how_little_hangs_on_it(scores, little):
     said = route_reading(token_route(trace, prompt=trace.prompts["prompt"][0], position=0), name="“a”")
     assert "E0 was selected before E1 by a margin of 0.0" in said
     assert ("Little hangs on it: E0 carries 0.60\u00a0% of the weight there." in said) == little
+
+
+def test_the_only_layer_is_not_called_the_closest():
+    trace = trace_of([[2, 0, 1]], n_experts=4, top_k=2, scores=[[0.5, 0.3, 0.2]])
+    usual = pd.DataFrame({"low": [0.05], "high": [0.15]}, index=["L00"])
+    said = route_reading(token_route(trace, prompt="p0", position=0), name="“a”", usual=usual)
+    assert said == (
+        "For “a” E0 was selected before E1 by a margin of 0.1001. "
+        "The margin is in the middle half of those of all tokens."
+    )

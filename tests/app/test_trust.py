@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from app.trust import checks
 from routing import RoutingTrace, summary
+from tests.adapter_traces import pha_trace
 from tests.traces import planted_trace
 
 
@@ -44,3 +45,8 @@ def test_layers_without_proof_and_with_notes_are_named():
     said = [sentence for verdict, sentence in found if verdict == "doubt"]
     assert "1 layer (L00) was not proven." in said
     assert r"L00: the library ignores \<this\> router" in said
+
+
+def test_prompts_that_were_routed_whole_are_counted_once():
+    (said, *_) = (each.sentence for each in checks(summary(pha_trace(seed=0))) if "came to its end" in each.sentence)
+    assert said == "The run came to its end; 56 prompts are here."

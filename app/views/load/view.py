@@ -247,9 +247,9 @@ def _drivers(trace: RoutingTrace, selection: Selection, within: Selection, *, ba
     name = sentences.escaped(expert_name(layer, expert, names=trace.expert_names))
     panel(
         f"{which}, {name}: which tasks bring it work",
-        share_bars(profile.by_task, task_types=trace.task_types, mode=mode()),
+        share_bars(profile.by_task, task_types=trace.task_types, unit=trace.unit, mode=mode()),
         key="load_drivers",
-        reading=sentences.of_drivers(profile, layer=layer, expert=expert),
+        reading=sentences.of_drivers(profile, layer=layer, expert=expert, unit=trace.unit),
         table=lambda: profile.by_task.reset_index(),
         definitions=("expert_profile",),
     )

@@ -136,10 +136,8 @@ def route_reading(route: pd.DataFrame, *, name: str, usual: pd.DataFrame | None 
     selected = there[there["selected"]]
     last = selected.nsmallest(1, "score").iloc[0]
     following = there.loc[~there["selected"], "expert"].iloc[0]
-    sentence = (
-        f"For {name} the closest call is in {escaped(layer)}: E{last['expert']} was selected before E{following} "
-        f"by a margin of {margins.min():.4f}."
-    )
+    before = f"E{last['expert']} was selected before E{following} by a margin of {margins.min():.4f}."
+    sentence = f"For {name} {f'the closest call is in {escaped(layer)}: ' if len(margins) > 1 else ''}{before}"
     share = float(last["weight"]) / float(selected["weight"].sum() or np.nan)
     if share < _LITTLE:
         sentence += f" Little hangs on it: E{last['expert']} carries {percent(share)} of the weight there."
@@ -149,6 +147,10 @@ def route_reading(route: pd.DataFrame, *, name: str, usual: pd.DataFrame | None 
         sentence += (
             f" The margin is below that of three quarters of all tokens in {_where(close)}, "
             f"and above that of three quarters in {_where(clear)}."
+            if close or clear
+            else " In every layer the margin is in the middle half of those of all tokens."
+            if len(margins) > 1
+            else " The margin is in the middle half of those of all tokens."
         )
     n_dropped = int((route["dropped"] == 1).sum())
     if n_dropped:
