@@ -13,7 +13,7 @@ from figures.dots import interval_dots
 from figures.grid import ColorScale, outlines
 from figures.pieces import plotly_text, shown_piece
 from figures.square import matrix_heatmap
-from figures.theme import Mode
+from figures.theme import PERCENT_TICKS, Mode
 
 __all__ = [
     "churn_dots",
@@ -54,7 +54,7 @@ def contribution_dots(
         zero_line=True,
         number_format=".1%",
         mode=mode,
-    ).update_layout(xaxis_tickformat=".0%")
+    ).update_layout(xaxis_tickformat=PERCENT_TICKS)
 
 
 def difference_dots(
@@ -79,7 +79,7 @@ def difference_dots(
         zero_line=True,
         number_format="+.1%",
         mode=mode,
-    ).update_layout(xaxis_tickformat="+.0%")
+    ).update_layout(xaxis_tickformat=f"+{PERCENT_TICKS}")
 
 
 def churn_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
@@ -99,7 +99,7 @@ def churn_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
         marks={"unrelated texts": table["chance"].to_numpy(float)},
         number_format=".1%",
         mode=mode,
-    ).update_layout(xaxis_tickformat=".0%", xaxis_rangemode="tozero")
+    ).update_layout(xaxis_tickformat=PERCENT_TICKS, xaxis_rangemode="tozero")
 
 
 def repetition_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
@@ -121,7 +121,7 @@ def repetition_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
         },
         number_format=".1%",
         mode=mode,
-    ).update_layout(xaxis_tickformat=".0%", xaxis_rangemode="tozero")
+    ).update_layout(xaxis_tickformat=PERCENT_TICKS, xaxis_rangemode="tozero")
 
 
 def pass_ranges(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
@@ -188,7 +188,7 @@ def token_churn_heatmap(
         churn,
         rows=[str(layer) for layer in table["layer"].values],
         columns=[shown_piece(str(piece)).text.strip() for piece in table["piece"].values],
-        scale=ColorScale(title="churn", low=0.0, high=1.0, tick_format=".0%"),
+        scale=ColorScale(title="churn", low=0.0, high=1.0, tick_format=PERCENT_TICKS),
         value_text="churn %{z:.0%}"
         f"<br>{plotly_text(names[0])}: %{{customdata[0]}}<br>{plotly_text(names[1])}: %{{customdata[1]}}",
         row_title="layer",

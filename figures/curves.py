@@ -11,7 +11,7 @@ import xarray as xr
 from plotly.colors import sample_colorscale
 
 from figures.pieces import plotly_text
-from figures.theme import INKS, OKABE_ITO, SEQUENTIAL, Mode, finish
+from figures.theme import INKS, OKABE_ITO, PERCENT_TICKS, SEQUENTIAL, Mode, finish
 
 __all__ = ["capacity_curve", "convergence_curve", "layer_curves", "pass_dots", "position_curves", "rank_curves"]
 
@@ -138,7 +138,7 @@ def capacity_curve(table: xr.Dataset, *, mode: Mode = "light") -> go.Figure:
         number_format=".1%",
         mode=mode,
     )
-    return figure.update_layout(yaxis_tickformat=".0%")
+    return figure.update_layout(yaxis_tickformat=PERCENT_TICKS)
 
 
 def rank_curves(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
@@ -187,7 +187,11 @@ def rank_curves(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
             "tickvals": list(range(len(layers))),
             "ticktext": [plotly_text(layer) for layer in layers],
         },
-        yaxis={"title": {"text": "share of tokens whose expert was there"}, "range": [0, 1.02], "tickformat": ".0%"},
+        yaxis={
+            "title": {"text": "share of tokens whose expert was there"},
+            "range": [0, 1.02],
+            "tickformat": PERCENT_TICKS,
+        },
     )
     return finish(figure, mode=mode, height=320)
 
@@ -217,7 +221,11 @@ def convergence_curve(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure
         )
     figure.update_layout(
         xaxis={"title": {"text": "prompts recorded"}},
-        yaxis={"title": {"text": "share of assignments yet to move"}, "rangemode": "tozero", "tickformat": ".0%"},
+        yaxis={
+            "title": {"text": "share of assignments yet to move"},
+            "rangemode": "tozero",
+            "tickformat": PERCENT_TICKS,
+        },
     )
     return finish(figure, mode=mode, height=300)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from figures.pieces import plotly_text, snippet
-from figures.theme import INKS, OKABE_ITO, Mode, finish
+from figures.theme import INKS, OKABE_ITO, PERCENT_TICKS, Mode, finish
 
 __all__ = ["load_over_run", "load_over_steps"]
 
@@ -55,7 +55,7 @@ def load_over_run(table: pd.DataFrame, *, even: float, mode: Mode = "light") -> 
     _even(figure, even, mode=mode)
     figure.update_layout(
         xaxis={"title": {"text": "prompt, as recorded"}, "showgrid": False},
-        yaxis={"title": {"text": "share of tokens"}, "tickformat": ".0%", "rangemode": "tozero"},
+        yaxis={"title": {"text": "share of tokens"}, "tickformat": PERCENT_TICKS, "rangemode": "tozero"},
     )
     return finish(figure, mode=mode, height=_HEIGHT)
 
@@ -81,7 +81,7 @@ def load_over_steps(share: pd.Series, *, even: float, mode: Mode = "light") -> g
     _even(figure, even, mode=mode)
     figure.update_layout(
         xaxis={"title": {"text": "training step"}, "showgrid": False},
-        yaxis={"title": {"text": "share of assignments"}, "tickformat": ".0%", "rangemode": "tozero"},
+        yaxis={"title": {"text": "share of assignments"}, "tickformat": PERCENT_TICKS, "rangemode": "tozero"},
     )
     return finish(figure, mode=mode, height=_HEIGHT)
 

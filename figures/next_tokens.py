@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from figures.pieces import plotly_text, shown_piece
-from figures.theme import INKS, OKABE_ITO, Mode, finish
+from figures.theme import INKS, OKABE_ITO, PERCENT_TICKS, Mode, finish
 
 __all__ = ["next_token_bars", "runner_up_bars", "surprise_bars"]
 
@@ -47,7 +47,7 @@ def next_token_bars(table: pd.DataFrame, *, mode: Mode = "light", written: int |
     top = float(table[list(series)].to_numpy().max()) if len(table) else 1.0
     figure.update_xaxes(
         title="Probability of the next token",
-        tickformat=".0%" if top > 0.05 else ".1%",
+        tickformat=PERCENT_TICKS,
         range=[0, 1.18 * max(top, 1e-6)],
     )
     figure.update_yaxes(tickvals=rows, ticktext=names, range=[len(table) - 0.5, -0.5], showgrid=False, zeroline=False)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from figures.dots import interval_dots
 from figures.grid import ratio_text
 from figures.pieces import snippet
-from figures.theme import Mode
+from figures.theme import PERCENT_TICKS, Mode
 
 __all__ = ["common_path_dots", "context_dots", "guess_dots", "pair_dots", "path_dots"]
 
@@ -63,7 +63,7 @@ def guess_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
         marks={"always the busiest": table["always_same"].to_numpy(float), "chance": table["chance"].to_numpy(float)},
         number_format=".1%",
         mode=mode,
-    ).update_layout(xaxis_tickformat=".0%", xaxis_rangemode="tozero")
+    ).update_layout(xaxis_tickformat=PERCENT_TICKS, xaxis_rangemode="tozero")
 
 
 def path_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
@@ -106,7 +106,7 @@ def common_path_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
         strong=table["p_value"].to_numpy(float) <= 0.05,
         number_format=".2%",
         mode=mode,
-    ).update_layout(xaxis_tickformat=".2~p", xaxis_rangemode="tozero")
+    ).update_layout(xaxis_tickformat=PERCENT_TICKS, xaxis_rangemode="tozero")
 
 
 def context_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
@@ -123,7 +123,7 @@ def context_dots(table: pd.DataFrame, *, mode: Mode = "light") -> go.Figure:
         zero_line=True,
         number_format=".1%",
         mode=mode,
-    ).update_layout(xaxis_tickformat=".0%")
+    ).update_layout(xaxis_tickformat=PERCENT_TICKS)
 
 
 def _path_name(experts: str, pieces: str) -> str:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from figures.grid import ColorScale, add_hatch, add_heatmap, outlines, thinned
 from figures.pieces import plotly_text
 from figures.strips import add_row_strip
-from figures.theme import INKS, Mode, finish
+from figures.theme import INKS, NUMBER_TICKS, Mode, finish
 
 __all__ = ["matrix_heatmap", "similarity_scale"]
 
@@ -103,8 +103,8 @@ def similarity_scale(values: Iterable[np.ndarray], *, title: str = "cosine") -> 
     low, high = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
     if low < 0:
         limit = max(abs(low), abs(high), 1e-6)
-        return ColorScale(title=title, low=-limit, high=limit, diverging=True, tick_format=".2f")
-    return ColorScale(title=title, low=low, high=max(high, low + 1e-6), tick_format=".2f")
+        return ColorScale(title=title, low=-limit, high=limit, diverging=True, tick_format=NUMBER_TICKS)
+    return ColorScale(title=title, low=low, high=max(high, low + 1e-6), tick_format=NUMBER_TICKS)
 
 
 def _axis(names: Sequence[str], *, title: str, mode: Mode) -> dict[str, object]:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from figures.grid import ColorScale, log2_scale, outlines
 from figures.square import matrix_heatmap
-from figures.theme import Mode
+from figures.theme import PERCENT_TICKS, Mode
 
 __all__ = ["coactivation_matrix", "layer_information_matrix", "transition_matrix", "word_matrix"]
 
@@ -99,7 +99,9 @@ def layer_information_matrix(table: xr.Dataset, *, at_most: float | None = None,
         share,
         rows=names,
         columns=[str(layer) for layer in table["other"].values],
-        scale=ColorScale(title="share of the choice settled", low=0.0, high=max(highest, 0.01), tick_format=".2~p"),
+        scale=ColorScale(
+            title="share of the choice settled", low=0.0, high=max(highest, 0.01), tick_format=PERCENT_TICKS
+        ),
         value_text="%{z:.1%} beyond chance<br>%{customdata[0]:.2f} nats, p = %{customdata[1]:.2g}",
         row_title="layer",
         column_title="layer",
@@ -128,7 +130,7 @@ def word_matrix(
         values[:, :columns],
         rows=list(layers),
         columns=[f"E{number}" for number in range(columns)],
-        scale=ColorScale(title="chosen again", low=0.0, high=1.0, tick_format=".0%"),
+        scale=ColorScale(title="chosen again", low=0.0, high=1.0, tick_format=PERCENT_TICKS),
         value_text="where it is chosen, the same token elsewhere chooses it in %{z:.1%}<br>"
         "by its load it would in %{customdata[0]:.1%}",
         row_title="layer",

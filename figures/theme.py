@@ -22,8 +22,10 @@ __all__ = [
     "INKS",
     "Ink",
     "Mode",
+    "NUMBER_TICKS",
     "OKABE_ITO",
     "OTHER",
+    "PERCENT_TICKS",
     "SEQUENTIAL",
     "TOL_MUTED",
     "color_of_task_types",
@@ -51,6 +53,9 @@ TOL_MUTED = (
     "#AA4499",
 )
 OTHER = "#BBBBBB"
+# How axes and color bars write numbers: as many digits as their steps need, so that no two ticks read alike.
+NUMBER_TICKS = ".9~f"
+PERCENT_TICKS = ".7~%"
 _FONT = '"Source Sans", "Helvetica Neue", Arial, sans-serif'
 
 # Nuñez, Anderton and Renslow 2018: even in lightness, and nearly the same to a color-blind eye.

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from figures.pieces import plotly_text
-from figures.theme import INKS, OKABE_ITO, SEQUENTIAL, Mode, finish
+from figures.theme import INKS, OKABE_ITO, PERCENT_TICKS, SEQUENTIAL, Mode, finish
 from routing.selection import expert_name
 
 __all__ = ["token_route"]
@@ -226,5 +226,5 @@ def _add_adapters(figure: go.Figure, ratio: pd.Series, *, mode: Mode) -> None:
         row=1,
         col=3,
     )
-    figure.update_xaxes(title="Adapter ÷ output (norms)", rangemode="tozero", tickformat=".0%", row=1, col=3)
+    figure.update_xaxes(title="Adapter ÷ output (norms)", rangemode="tozero", tickformat=PERCENT_TICKS, row=1, col=3)
     _head(figure, x=0, xref="x3 domain", text="<b>Adapter</b>", mode=mode)

@@ -7,6 +7,7 @@ import pytest
 
 from analysis.prototypes import prototype_similarity
 from app import cache
+from app.views.adapters.sentences import of_cosines
 from app.views.map import worker as map_worker
 from routing import save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace
@@ -82,3 +83,10 @@ def test_a_umap_of_examples_is_asked_of_the_worker_that_makes_maps(app_on):
     assert not page.exception
     assert "meanwhile these are principal components" in text_of(page)
     assert "instances" in map_worker._MAKERS
+
+
+def test_cosines_are_told_in_as_many_digits_as_they_differ_in():
+    assert of_cosines(np.array([[np.nan, -0.2], [0.71, 0.5]])) == "Cosines from -0.20 to 0.71, median 0.50."
+    little = np.array([[np.nan, -0.0131], [0.0098, -0.0012]])
+    assert of_cosines(little) == "Cosines from -0.013 to 0.010, median -0.001."
+    assert of_cosines(np.array([0.5, 0.5])) == "Cosines from 0.50 to 0.50, median 0.50."

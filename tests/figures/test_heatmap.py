@@ -7,6 +7,7 @@ import xarray as xr
 from analysis.load import expert_load
 from figures.grid import ColorScale, log2_scale, ratio_text, smallest, thinned
 from figures.heatmap import load_heatmap
+from figures.theme import PERCENT_TICKS
 from tests.traces import encoder_decoder_trace, planted_trace, trace_of
 
 
@@ -71,10 +72,10 @@ def test_factors_are_written_as_they_are_read():
 
 
 def test_a_scale_names_its_unit():
-    axis = ColorScale(title="share of tokens", low=0, high=1, tick_format=".0%").layout("dark")
+    axis = ColorScale(title="share of tokens", low=0, high=1, tick_format=PERCENT_TICKS).layout("dark")
     assert axis["colorscale"] == "Cividis"
     assert axis["colorbar"]["title"]["text"] == "share of tokens"
-    assert axis["colorbar"]["tickformat"] == ".0%"
+    assert axis["colorbar"]["tickformat"] == PERCENT_TICKS
 
 
 def test_two_runs_share_a_scale():

@@ -20,7 +20,7 @@ from app.views.map.adapters import adapter_rows, color_of_adapters, described_ad
 from figures.grid import ColorScale
 from figures.scatter import PointColor
 from figures.square import matrix_heatmap, similarity_scale
-from figures.theme import OKABE_ITO, OTHER
+from figures.theme import OKABE_ITO, OTHER, PERCENT_TICKS
 from routing import RoutingTrace, Selection
 
 __all__ = ["adapter_panels", "ratio_panel"]
@@ -191,7 +191,10 @@ def ratio_panel(trace: RoutingTrace, *, by: str, key: str) -> None:
             rows=[str(site) for site in wide[0].index],
             columns=names,
             scale=ColorScale(
-                title="÷ the layer's norm", low=0.0, high=float(np.nanmax(values, initial=0.01)), tick_format=".0%"
+                title="÷ the layer's norm",
+                low=0.0,
+                high=float(np.nanmax(values, initial=0.01)),
+                tick_format=PERCENT_TICKS,
             ),
             value_text="%{z:.1%} of the layer's norm (95 %: %{customdata[0]:.1%} to %{customdata[1]:.1%})",
             details=np.stack([low, high], axis=-1),

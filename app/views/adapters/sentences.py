@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -50,9 +51,13 @@ def of_cosines(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
     if not known.size:
         return "There is nothing to compare."
+    ends = [float(each) for each in (known.min(), known.max(), np.median(known))]
+    # Two digits of what they differ by, so that the median stands apart from the ends.
+    spread = ends[1] - ends[0]
+    digits = min(6, max(2, 1 - math.floor(math.log10(spread)))) if spread > 0 else 2
     # Adding 0 takes the sign off a rounded zero.
-    low, high, middle = (round(float(each), 2) + 0.0 for each in (known.min(), known.max(), np.median(known)))
-    return f"Cosines from {low:.2f} to {high:.2f}, median {middle:.2f}."
+    low, high, middle = (f"{round(each, digits) + 0.0:.{digits}f}" for each in ends)
+    return f"Cosines from {low} to {high}, median {middle}."
 
 
 def of_relations(table: pd.DataFrame, *, layer: str) -> str:

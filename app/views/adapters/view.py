@@ -31,7 +31,7 @@ from app.views.map.kept import instances_or_job
 from figures.grid import ColorScale
 from figures.scatter import PointColor
 from figures.square import matrix_heatmap, similarity_scale
-from figures.theme import OKABE_ITO, OTHER, color_of_task_types, color_of_tasks
+from figures.theme import OKABE_ITO, OTHER, PERCENT_TICKS, color_of_task_types, color_of_tasks
 from routing import RoutingTrace, Selection
 
 __all__ = ["render"]
@@ -159,7 +159,7 @@ def _retrieval(trace: RoutingTrace, selection: Selection) -> None:
             found["share"].to_numpy(),
             rows=tasks,
             columns=[str(name) for name in found["prototype"].values],
-            scale=ColorScale(title="share of prompts", low=0.0, high=1.0, tick_format=".0%"),
+            scale=ColorScale(title="share of prompts", low=0.0, high=1.0, tick_format=PERCENT_TICKS),
             value_text="%{z:.1%} of its prompts (%{customdata[0]:.0f})",
             details=found["n_prompts"].to_numpy()[..., None],
             row_title="task",

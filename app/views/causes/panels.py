@@ -21,6 +21,7 @@ from app.views.causes.stored import (
 from figures.bars import task_bars
 from figures.grid import ColorScale
 from figures.square import matrix_heatmap
+from figures.theme import NUMBER_TICKS
 from routing import RoutingTrace
 
 __all__ = ["effects_panel", "exchange_panel"]
@@ -68,7 +69,9 @@ def exchange_panel(trace: RoutingTrace) -> None:
             values,
             rows=[str(name) for name in found.change.index],
             columns=[str(name) for name in found.change.columns],
-            scale=ColorScale(title="nats a token", low=-limit, high=limit, diverging=True, tick_format="+.2f"),
+            scale=ColorScale(
+                title="nats a token", low=-limit, high=limit, diverging=True, tick_format=f"+{NUMBER_TICKS}"
+            ),
             value_text="%{z:+.3f} nats a token against the own prototype",
             row_title="prompts of",
             column_title="prototype of",

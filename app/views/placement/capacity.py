@@ -17,6 +17,7 @@ from app.views.placement import questions as placement_questions
 from app.views.placement import sentences as told
 from figures.curves import capacity_curve, layer_curves
 from figures.dots import interval_dots
+from figures.theme import PERCENT_TICKS
 from routing import RoutingTrace, Selection
 
 __all__ = ["capacity_panels"]
@@ -113,7 +114,7 @@ def _by_position(drops: xr.Dataset, tables: placement_questions.Tables, *, facto
             band=(layer, here["low"].to_numpy(float), here["high"].to_numpy(float)),
             number_format=".1%",
             mode=mode(),
-        ).update_layout(yaxis_tickformat=".0%"),
+        ).update_layout(yaxis_tickformat=PERCENT_TICKS),
         key="placement_by_position",
         reading=told.of_losers(here, what="position", layer=layer, overall=_overall(drops, factor, layer)),
         table=lambda: tables["positions"],
@@ -142,7 +143,7 @@ def _by_task(
             marks={"all tasks": np.full(len(tasks), overall)},
             number_format=".1%",
             mode=mode(),
-        ).update_layout(xaxis_tickformat=".0%", xaxis_rangemode="tozero"),
+        ).update_layout(xaxis_tickformat=PERCENT_TICKS, xaxis_rangemode="tozero"),
         key="placement_by_task",
         reading=told.of_losers(rates, what="task", layer=layer, overall=overall) + " Click a task to look at it alone.",
         table=lambda: tables["tasks"],

@@ -28,6 +28,7 @@ from figures.lines import Track, layer_tracks, training_curves
 from figures.route_dynamics import correlation_curves
 from figures.square import matrix_heatmap, similarity_scale
 from figures.task_heatmap import Cells, cells_of, task_expert_heatmap
+from figures.theme import PERCENT_TICKS
 from figures.trees import whole_tree
 from routing import RoutingTrace, Selection
 
@@ -41,7 +42,7 @@ _MODES: dict[str, str] = {
 _TASKS_FOLLOWED = 3
 """Fewest tasks of a type whose experts are followed over training: two tasks go with something in any set of routes."""
 _ORDERS = {"model": "recorded", "type": "by type", "clustered": "clustered"}
-_SCALE = ColorScale(title="share of the layer", low=0.0, high=1.0, tick_format=".0%")
+_SCALE = ColorScale(title="share of the layer", low=0.0, high=1.0, tick_format=PERCENT_TICKS)
 
 
 def render(trace: RoutingTrace, selection: Selection) -> None:

@@ -32,6 +32,7 @@ from app.views.tasks.table import (
 )
 from figures.grid import ColorScale, log2_scale
 from figures.task_heatmap import MOST_TOLD, Cells, cells_of, task_expert_heatmap
+from figures.theme import PERCENT_TICKS
 from figures.trees import Tree
 from routing import RoutingTrace, Selection, expert_name
 
@@ -249,7 +250,7 @@ def _scale(values: xr.DataArray, muted: xr.DataArray | None, asked: Asked, *, un
         counted = numbers if muted is None else numbers[~muted.to_numpy()]
         # One cell in twenty may pass the ends: a task that shuns an expert altogether must not pale all others.
         return log2_scale([counted], title="use ÷ overall use", most=_MOST_DOUBLINGS, quantile=0.95)
-    return ColorScale(title=unit, low=0.0, high=float(np.nanmax(numbers, initial=0.01)), tick_format=".0%")
+    return ColorScale(title=unit, low=0.0, high=float(np.nanmax(numbers, initial=0.01)), tick_format=PERCENT_TICKS)
 
 
 def _hover(asked: Asked, *, tested: bool, weighed: bool) -> str:

@@ -18,6 +18,7 @@ from app.views.tasks.questions import LARGE, control_cells, control_shares
 from figures.dots import interval_dots
 from figures.grid import ColorScale
 from figures.task_heatmap import cells_of, task_expert_heatmap
+from figures.theme import PERCENT_TICKS
 from routing import RoutingTrace, Selection
 
 __all__ = ["draw_controls", "shares_by_control"]
@@ -81,7 +82,7 @@ def _shares(trace: RoutingTrace, selection: Selection, *, over: str, within: Sel
             marks={"of them beyond shuffled prompts": table["sure"].to_numpy(float)} if tested else None,
             number_format=".1%",
             mode=mode(),
-        ).update_layout(xaxis_tickformat=".0%", xaxis_rangemode="tozero"),
+        ).update_layout(xaxis_tickformat=PERCENT_TICKS, xaxis_rangemode="tozero"),
         key="tasks_controls",
         reading=of_controls(table, large=LARGE, tested=tested),
         table=lambda: table.reset_index(),
@@ -170,7 +171,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, table: xr.Dataset, *, ov
     # Both pictures, with controls and without, keep the colors of what was recorded.
     ends = np.abs(table["plain_difference"].to_numpy())
     most = max(0.05, float(np.nanquantile(ends, 0.98)) if np.isfinite(ends).any() else 0.05)
-    scale = ColorScale(title="rate − average", low=-most, high=most, diverging=True, tick_format="+.0%")
+    scale = ColorScale(title="rate − average", low=-most, high=most, diverging=True, tick_format=f"+{PERCENT_TICKS}")
     types = trace.task_types if over == "task" else {name: name for name in drawn.groups}
     figure = task_expert_heatmap(
         drawn,

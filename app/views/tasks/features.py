@@ -16,6 +16,7 @@ from app.views.tasks.questions import feature_cells
 from figures.dots import interval_dots
 from figures.grid import ColorScale
 from figures.task_heatmap import cells_of, task_expert_heatmap
+from figures.theme import NUMBER_TICKS
 from routing import RoutingTrace, Selection, expert_name
 
 __all__ = ["draw_features", "strongest_of"]
@@ -162,7 +163,9 @@ def _matrix(
         title,
         task_expert_heatmap(
             drawn,
-            scale=ColorScale(title="correlation r", low=-most, high=most, diverging=True, tick_format="+.1f"),
+            scale=ColorScale(
+                title="correlation r", low=-most, high=most, diverging=True, tick_format=f"+{NUMBER_TICKS}"
+            ),
             value_text=f"r %{{z:+.2f}}<br>×%{{customdata[1]:.2f}} {rate}<br>p %{{customdata[0]:.3f}} against the best "
             "of all experts by chance",
             task_types={name: name for name in rows} if set(rows) <= set(trace.task_types.values()) else {},

@@ -17,6 +17,7 @@ from app.views.tasks.part import layers_of, narrowed
 from app.views.tasks.questions import halves
 from app.views.tasks.structure_sentences import of_halves, of_information, of_training_control
 from figures.dots import interval_dots
+from figures.theme import PERCENT_TICKS
 from routing import RoutingTrace, Selection, TraceError
 
 __all__ = ["draw_layers", "gain_over_control"]
@@ -95,7 +96,7 @@ def _control(trace: RoutingTrace, *, over: str, layers: list[str]) -> None:
             zero_line=True,
             number_format=".1%",
             mode=mode(),
-        ).update_layout(xaxis_tickformat=".0%"),
+        ).update_layout(xaxis_tickformat=PERCENT_TICKS),
         key="tasks_control",
         reading=of_training_control(shown, control=called[step], noun=_NOUNS[over], n_cells=groups * int(exists.sum())),
         table=lambda: shown.reset_index(),

@@ -16,6 +16,7 @@ from app.views.tasks.questions import structure
 from app.views.tasks.structure_sentences import of_expert_clusters, of_task_clusters
 from figures.grid import ColorScale
 from figures.square import matrix_heatmap
+from figures.theme import NUMBER_TICKS
 from figures.type_heatmap import cluster_type_heatmap
 from routing import RoutingTrace, Selection, expert_name
 
@@ -107,7 +108,9 @@ def _tasks(trace: RoutingTrace, selection: Selection, found: slow_answers.Tables
         values,
         rows=names,
         columns=names,
-        scale=ColorScale(title="correlation of lifts", low=-1.0, high=1.0, diverging=True, tick_format="+.1f"),
+        scale=ColorScale(
+            title="correlation of lifts", low=-1.0, high=1.0, diverging=True, tick_format=f"+{NUMBER_TICKS}"
+        ),
         value_text="r %{z:+.2f} between the lifts of all experts",
         row_types=trace.task_types,
         mode=mode(),

@@ -18,6 +18,7 @@ from app.views.unselected import sentences as told
 from figures.grid import ColorScale, log2_scale
 from figures.margins import spread_by_layer
 from figures.square import matrix_heatmap
+from figures.theme import PERCENT_TICKS
 from routing import RoutingTrace, Selection
 
 __all__ = ["render"]
@@ -102,7 +103,10 @@ def _ties(trace: RoutingTrace, selection: Selection, within: Selection) -> None:
             rows=[str(task) for task in shares.index],
             columns=[str(layer) for layer in shares.columns],
             scale=ColorScale(
-                title=f"share of {trace.unit}s", low=0.0, high=float(np.nanmax(shares, initial=0.01)), tick_format=".0%"
+                title=f"share of {trace.unit}s",
+                low=0.0,
+                high=float(np.nanmax(shares, initial=0.01)),
+                tick_format=PERCENT_TICKS,
             ),
             value_text="%{z:.1%} of its " + trace.unit + "s (95 %: %{customdata[0]:.1%} to %{customdata[1]:.1%})",
             details=np.stack(bounds, axis=-1),
@@ -157,7 +161,7 @@ def _second(trace: RoutingTrace, selection: Selection, within: Selection) -> Non
     ]
     if shown == "share":
         high = float(np.nanmax(z, initial=0.01))
-        scale = ColorScale(title=f"share of {trace.unit}s", low=0.0, high=high, tick_format=".0%")
+        scale = ColorScale(title=f"share of {trace.unit}s", low=0.0, high=high, tick_format=PERCENT_TICKS)
     else:
         scale = log2_scale([z], title="came second ÷ independence", most=_MOST_DOUBLINGS, quantile=0.98)
 
