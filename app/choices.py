@@ -1,7 +1,12 @@
-"""Widgets whose value stands in the URL: each is set from it before it is drawn, and writes to it in its callback."""
+"""Widgets whose value stands in the URL: each is set from it before it is drawn, and writes to it in its callback.
+
+A browser names a choice of a list by its label. It may be a page behind, after a step back or a quick click; what it
+then names, and the list on the page does not, was chosen by nobody: Streamlit hands the label over as it came.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -55,14 +60,14 @@ def choose(
 
     def changed() -> None:
         picked = st.session_state[key]
-        set_options(**{name: None if picked is None or picked == fallback else text(picked)})
+        if picked in choices:
+            set_options(**{name: None if picked == fallback else text(picked)})
 
     default_of = {"segmented": "default", "slider": "value", "select": "index"}[kind]
     common: dict[str, Any] = {
         **_seed(key, value, **{default_of: list(choices).index(value) if kind == "select" else value}),
         "key": key,
         "on_change": changed,
-        "format_func": shown or text,
         "help": help,
         "label_visibility": label_visibility,
     }
@@ -70,7 +75,9 @@ def choose(
         # Streamlit reads Markdown in the labels of buttons, though not in those of lists.
         common["format_func"] = lambda choice: escaped((shown or text)(choice))
         st.segmented_control(label, list(choices), required=True, **common)
-    elif kind == "slider":
+        return value
+    common["format_func"] = _told_apart(choices, shown or text)
+    if kind == "slider":
         st.select_slider(label, list(choices), **common)
     else:
         st.selectbox(label, list(choices), **common)
@@ -134,14 +141,20 @@ def choose_one(
         shown: a choice as the page writes it.
         label_visibility: "visible", "hidden" or "collapsed".
     """
+
+    def changed() -> None:
+        picked = st.session_state[key]
+        if picked in choices:
+            on_change(picked)
+
     seeded = _seed(key, chosen, index=list(choices).index(chosen))
     st.selectbox(
         label,
         list(choices),
         key=key,
-        format_func=shown,
+        format_func=_told_apart(choices, shown),
         label_visibility=label_visibility,
-        on_change=lambda: on_change(st.session_state[key]),
+        on_change=changed,
         **seeded,
     )
 
@@ -180,6 +193,17 @@ def toggle(label: str, *, name: str, default: bool = False, help: str | None = N
     seeded = _seed(key, value, value=value)
     st.toggle(label, key=key, on_change=changed, help=help, **seeded)
     return value
+
+
+def _told_apart(choices: Sequence[T], shown: Callable[[T], str]) -> Callable[[T], str]:
+    """As `shown`, with a number behind labels that repeat: of two alike Streamlit takes the last for chosen."""
+    labels: dict[T, str] = {}
+    n_of: Counter[str] = Counter()
+    for choice in choices:
+        label = shown(choice)
+        n_of[label] += 1
+        labels[choice] = label if n_of[label] == 1 else f"{label} ({n_of[label]})"
+    return labels.__getitem__
 
 
 def _seed(key: str, shown: Any, **default: Any) -> dict[str, Any]:

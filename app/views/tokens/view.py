@@ -150,9 +150,6 @@ def _pick_prompt(
 
 
 def _go_to(table: pd.DataFrame, row: int, selection: Selection) -> None:
-    # After a step back a browser may still name a prompt as the list of the page before wrote it: nobody chose that.
-    if row not in table.index:
-        return
     state.select(replace(selection, focus=Focus(prompt=str(table.loc[row, "prompt"]))), stack=None)
 
 
