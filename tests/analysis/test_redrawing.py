@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info
 
 from analysis.balance import BALANCE_UNITS, balance_metrics
 from analysis.balance_scales import load_by_position
@@ -41,6 +44,23 @@ def test_amounts_are_added_up_as_such():
     rng = np.random.default_rng(0)
     amounts, weights = rng.random((6, 2, 3)), rng.multinomial(6, np.full(6, 1 / 6), 4).astype(float)
     np.testing.assert_allclose(redrawn_sums(amounts, weights), literal(amounts, weights), rtol=1e-14)
+
+
+def test_products_have_their_threads_again_after_sums_in_several_sessions():
+    def n_threads() -> list[int]:
+        return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+    def session() -> None:
+        for _ in range(20):
+            redrawn_sums(np.ones((50, 4, 8), dtype=int), np.ones((20, 50)))
+
+    before = n_threads()
+    sessions = [threading.Thread(target=session) for _ in range(3)]
+    for each in sessions:
+        each.start()
+    for each in sessions:
+        each.join()
+    assert n_threads() == before
 
 
 @pytest.mark.parametrize("by", [None, "task"])
