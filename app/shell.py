@@ -15,10 +15,12 @@ from app.chips import selection_chips, selection_tools
 from app.components.guide import guide
 from app.components.page_watch import page_watch
 from app.explain import looking_at
+from app.first_paint import SIDEBAR
 from app.help import KEYS, tour
 from app.links import view_link
 from app.panel import mode, panels_shown
-from app.recordings.home import PAGE, recordings_page
+from app.recordings import PAGE
+from app.recordings.home import recordings_page
 from app.recordings.models import found_models
 from app.recordings.offers import Offer, offers
 from app.recordings.page import offer_to_record_anew, opened, recording_page
@@ -36,7 +38,7 @@ _HERE = Path(__file__).parent
 def main() -> None:
     """Draw the app once; Streamlit calls this again at every interaction."""
     st.set_page_config(
-        page_title="RouteScope", page_icon=str(_HERE / "icon.png"), layout="wide", initial_sidebar_state=230
+        page_title="RouteScope", page_icon=str(_HERE / "icon.png"), layout="wide", initial_sidebar_state=SIDEBAR
     )
     st.html(_HERE / "shell.css")
     context = get_script_run_ctx()

@@ -16,9 +16,8 @@ from app.recordings.listed import Entry, bytes_below, entries, remove
 from app.recordings.progress import watch
 from routing import RoutingError, RoutingTrace, Selection
 
-__all__ = ["PAGE", "recordings_page"]
+__all__ = ["recordings_page"]
 
-PAGE = "recordings"
 # The newest; the form below is to stay in sight.
 _MOST_AT_ONCE = 3
 

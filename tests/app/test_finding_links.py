@@ -7,7 +7,7 @@ import pytest
 
 from analysis.findings import Finding, findings
 from app import slow_answers
-from app.recordings.home import PAGE
+from app.recordings import PAGE
 from app.sentences import percent, times
 from app.view_list import VIEWS
 from routing import RoutingTrace, save_trace

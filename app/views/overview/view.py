@@ -110,8 +110,8 @@ def _findings(trace: RoutingTrace) -> None:
     )
     if not found:
         st.markdown("Nothing beyond what chance gives: load is even, and no expert prefers a task.")
-    for finding in found[:_MOST_FINDINGS]:
-        with st.container(gap=None):
+    for number, finding in enumerate(found[:_MOST_FINDINGS]):
+        with st.container(gap=None, key=f"finding_{number}"):
             view_link(
                 finding.view,
                 sentences.escaped(finding.sentence),

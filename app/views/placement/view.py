@@ -62,10 +62,13 @@ def render(trace: RoutingTrace, selection: Selection) -> None:
             "recorded. A device waits for the busiest one of every pass.",
         )
     try:
-        if what_if == "capacity":
-            capacity_panels(trace, selection, batch_size=int(batch_size))
-        else:
-            _devices(trace, selection, within, batch_size=int(batch_size))
+        # One leaves the page before the other comes: together they would push each other about.
+        places = {each: st.container(key=f"of_{each}") if each == what_if else st.empty() for each in _WHAT_IF}
+        with places[what_if]:
+            if what_if == "capacity":
+                capacity_panels(trace, selection, batch_size=int(batch_size))
+            else:
+                _devices(trace, selection, within, batch_size=int(batch_size))
     except SelectionError as error:
         empty(escaped(str(error)), "")
 

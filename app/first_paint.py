@@ -1,0 +1,82 @@
+"""The page that a browser gets before anything else, with our style in it already.
+
+Streamlit sends style like any other part of a page: once a session has begun, by way of a module that the browser then
+still has to fetch. What was drawn until then jumps. So the addresses of our pages are answered here, with Streamlit's
+own page and the style in it; Streamlit answers every other address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import webbrowser
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import streamlit as st
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from app.recordings import PAGE
+from app.view_list import VIEWS
+
+__all__ = ["SIDEBAR", "opened", "routes"]
+
+# Width of the sidebar, in pixels.
+SIDEBAR = 230
+_HERE = Path(__file__).parent
+_INDEX = Path(st.__file__).parent / "static" / "index.html"
+# Streamlit remembers how wide a reader made the sidebar.
+_WIDTH = f"""
+const width = parseInt(localStorage.getItem("sidebarWidth"), 10) || {SIDEBAR};
+document.documentElement.style.setProperty("--sidebar", `${{width}}px`);
+"""
+# What nearly every page consists of: fetched while the session begins, it comes at once and not piece by piece.
+_PARTS = (
+    "BidiComponent",
+    "Button",
+    "ButtonGroup",
+    "MenuButton",
+    "Metric",
+    "PageLink",
+    "PlotlyChart",
+    "Selectbox",
+    "StreamlitMarkdown",
+)
+_START_SECONDS = 0.5
+
+
+def routes() -> list[Route]:
+    """The addresses of our pages."""
+    base = st.get_option("server.baseUrlPath").strip("/")
+    below = f"/{base}/" if base else "/"
+    return [Route(below + url, _first) for url in ("", *(view.url for view in VIEWS), PAGE)]
+
+
+async def _first(request: Request) -> Response:
+    # Read again each time: both are small, and whoever changes the style sees it.
+    style = "".join((_HERE / name).read_text("utf-8") for name in ("shell.css", "first_paint.css"))
+    # Not in the head: there Streamlit's own rules would come later, and of two as good as each other the later holds.
+    ours = f"<body><style>{style}</style><script>{_WIDTH}</script>"
+    index = _INDEX.read_text("utf-8").replace("<body>", ours, 1)
+    return HTMLResponse(index.replace("</head>", f"{_parts()}</head>", 1), headers={"Cache-Control": "no-cache"})
+
+
+@functools.cache
+def _parts() -> str:
+    found = [path.name for part in _PARTS for path in (_INDEX.parent / "static" / "js").glob(f"{part}.*.js")]
+    return "".join(f'<link rel="modulepreload" crossorigin href="./static/js/{name}">' for name in found)
+
+
+@asynccontextmanager
+async def opened(app: object) -> AsyncIterator[None]:
+    """Open the reader's browser once the server answers, which Streamlit leaves to an app with addresses of its own."""
+    if not st.get_option("server.headless"):
+        address = st.get_option("server.address")
+        host = "localhost" if address in (None, "0.0.0.0", "::") else address
+        scheme = "https" if st.get_option("server.sslCertFile") else "http"
+        where = "/".join((f"{scheme}://{host}:{st.get_option('server.port')}", st.get_option("server.baseUrlPath")))
+        asyncio.get_running_loop().call_later(_START_SECONDS, webbrowser.open, where)
+    yield

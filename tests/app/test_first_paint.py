@@ -1,0 +1,40 @@
+"""The page that a browser gets first: Streamlit's, with our style in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+from streamlit.web.server.app_discovery import discover_asgi_app
+
+from app import first_paint
+from app.view_list import VIEWS
+from tests.app.conftest import MAIN
+
+STATIC = Path(st.__file__).parent / "static"
+
+
+def page(address: str) -> str:
+    return TestClient(Starlette(routes=first_paint.routes())).get(address).text
+
+
+def test_every_page_begins_with_our_style_and_all_that_streamlit_sends():
+    plain = (STATIC / "index.html").read_text("utf-8")
+    for address in ("/", *(f"/{view.url}" for view in VIEWS), "/recordings"):
+        got = page(address)
+        assert MAIN.with_name("shell.css").read_text("utf-8") in got
+        # Behind every rule of Streamlit's own, which it writes into the head, and before what it draws.
+        assert got.index("</head>") < got.index("<style>") < got.index('id="root"')
+        assert [line for line in plain.splitlines() if line.strip() not in got] == []
+
+
+def test_what_is_fetched_ahead_is_there():
+    fetched = [part.split('"')[0] for part in page("/").split('<link rel="modulepreload" crossorigin href="')[1:]]
+    assert len([each for each in fetched if "PlotlyChart" in each]) == 1
+    assert [each for each in fetched if not (STATIC / each).is_file()] == []
+
+
+def test_streamlit_run_finds_what_serves_the_page():
+    assert discover_asgi_app(MAIN).import_string == "main:app"
