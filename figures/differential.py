@@ -26,7 +26,7 @@ def differential_heatmap(
     selected: Iterable[tuple[str, int]] = (),
     mode: Mode = "light",
 ) -> go.Figure:
-    """Each expert's use by one set over that by the other, on a doubling scale; what chance would do is pale.
+    """Each expert's use by one set over that by the other, on a doubling scale; what chance would do is gray.
 
     Args:
         table: rows of layer, expert, rate_one, rate_other, lift, q_value, significant, as `analysis.differential` gives
@@ -42,7 +42,8 @@ def differential_heatmap(
     place = (row, table["expert"].to_numpy(int))
     lift, told = np.full(shape, np.nan), np.full((*shape, 3), np.nan, dtype=np.float32)
     muted = np.zeros(shape, bool)
-    values = table["lift"].to_numpy(float)
+    one_sided = (table["rate_one"] == 0) != (table["rate_other"] == 0)
+    values = table["lift"].mask(one_sided, np.sign(table["difference"]) * np.inf).to_numpy(float)
     finite = np.abs(values[np.isfinite(values)])
     limit = min(_MOST_DOUBLINGS, float(np.ceil(finite.max()))) if len(finite) else 1.0
     # An expert that one set never uses lies beyond any scale, and is not unknown.

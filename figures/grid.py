@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from figures.theme import INKS, SEQUENTIAL, Mode, diverging_scale
+from figures.theme import INKS, SEQUENTIAL, Mode, diverging_scale, muted_scale
 
 __all__ = ["ColorScale", "add_hatch", "add_heatmap", "log2_scale", "outlines", "ratio_text", "smallest"]
 
@@ -74,35 +74,43 @@ def add_heatmap(
     figure: go.Figure,
     z: np.ndarray,
     *,
+    scale: ColorScale,
     hover: str,
     customdata: np.ndarray | None = None,
     muted: np.ndarray | None = None,
+    mode: Mode,
     gaps: tuple[float, float] = (1, 1),
     axes: tuple[str, str] = ("x", "y"),
 ) -> None:
-    """Add cells on `coloraxis`, those that are muted paler in a trace of their own.
+    """Add cells on `coloraxis`, those that are muted gray in a trace of their own.
+
+    Paler shades of the same colors would read as smaller numbers.
 
     Args:
         figure: to add to.
         z: rows × columns, NaN where there is nothing.
+        scale: of `coloraxis`.
         hover: Plotly hover template.
         customdata: rows × columns, or rows × columns × fields, for hover and clicks.
         muted: rows × columns, which cells recede.
+        mode: light or dark.
         gaps: pixels between columns and between rows.
         axes: names of the axes.
     """
-    layers = [(np.ones(z.shape, bool), 1.0)] if muted is None else [(~muted, 1.0), (muted, 0.28)]
-    for shown, opacity in layers:
+    gray: dict[str, object] = {"colorscale": muted_scale(mode, diverging=scale.diverging), "showscale": False}
+    gray |= {"zmin": scale.low, "zmax": scale.high}
+    colored: dict[str, object] = {"coloraxis": "coloraxis"}
+    layers = [(np.ones(z.shape, bool), colored)] if muted is None else [(~muted, colored), (muted, gray)]
+    for shown, colors in layers:
         if muted is not None and not shown.any():
             continue
         figure.add_heatmap(
             z=smallest(np.where(shown, z, np.nan)),
             customdata=customdata,
-            coloraxis="coloraxis",
             hovertemplate=hover + "<extra></extra>",
             # A gap must not swallow the click that is meant for the cell of the other trace beneath it.
             hoverongaps=False,
-            opacity=opacity,
+            **colors,
             xgap=gaps[0],
             ygap=gaps[1],
             xaxis=axes[0],

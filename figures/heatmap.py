@@ -121,6 +121,8 @@ def layer_expert_heatmap(
     add_heatmap(
         figure,
         values,
+        scale=scale,
+        mode=mode,
         hover=hover,
         customdata=None if customdata is None else np.take_along_axis(customdata, shown_LE[..., None], axis=1),
         muted=None if muted is None else np.take_along_axis(muted, shown_LE, axis=1),

@@ -59,6 +59,8 @@ def matrix_heatmap(
     add_heatmap(
         figure,
         values,
+        scale=scale,
+        mode=mode,
         hover="<b>%{text}</b><br>" + value_text,
         customdata=None if details is None else details.astype(np.float32),
         muted=None if muted is None else muted & ~absent,

@@ -26,7 +26,7 @@ def coactivation_matrix(
     framed: _Cells = (),
     mode: Mode = "light",
 ) -> go.Figure:
-    """Pairs of experts of a layer: how much oftener they are chosen together than chance; the others are pale.
+    """Pairs of experts of a layer: how much oftener they are chosen together than chance; the others are gray.
 
     Args:
         table: (layer, expert, other) · lift, lift_low, lift_high, rate, significant, as `analysis.coactivation` gives
@@ -55,7 +55,7 @@ def transition_matrix(
     framed: _Cells = (),
     mode: Mode = "light",
 ) -> go.Figure:
-    """Which expert of the next layer follows which, against independent layers; the others are pale.
+    """Which expert of the next layer follows which, against independent layers; the others are gray.
 
     Args:
         table: (step, expert, next_expert) · lift, lift_low, lift_high, rate, significant, layer, next_layer, as
@@ -89,7 +89,7 @@ def layer_information_matrix(table: xr.Dataset, *, at_most: float | None = None,
 
     Args:
         table: (layer, other) · share, excess_nats, p_value, as `analysis.layer_information` gives them.
-        at_most: p-value above which a pair is pale; None makes none pale.
+        at_most: p-value above which a pair is gray; None makes none gray.
         mode: light or dark.
     """
     share = table["share"].to_numpy()

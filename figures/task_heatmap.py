@@ -23,6 +23,9 @@ MOST_TOLD = 10_000
 _TREE_WIDTH = 0.055
 _STRIP_WIDTH = 0.011
 _TREE_PIXELS = 54
+_AXIS_PIXELS = 50
+# Pixels from which the end of a figure is out of sight where it begins.
+_TALL = 800
 
 
 def task_expert_heatmap(
@@ -68,6 +71,8 @@ def task_expert_heatmap(
     add_heatmap(
         figure,
         cells.values,
+        scale=scale,
+        mode=mode,
         hover="<b>%{text}</b><br>" + value_text,
         customdata=cells.details if told else None,
         muted=muted,
@@ -82,6 +87,9 @@ def task_expert_heatmap(
         # Plotly still says which cell is pointed at, and draws nothing.
         figure.update_traces(hoverinfo="none", hovertemplate=None)
     types = [task_types.get(group, "other") for group in cells.groups]
+    height = _height(n_rows)
+    # Of a table taller than the screen, what the columns are stands where the reader begins.
+    on_top = height > _TALL and column_tree is None and column_types is None
     add_row_strip(figure, types, width=_STRIP_WIDTH, click="click to select the task")
     add_hatch(figure, absent, mode=mode, name="never chosen, or no tokens")
     right = 1.0
@@ -89,9 +97,10 @@ def task_expert_heatmap(
         right = 1.0 - _TREE_WIDTH
         add_row_tree(figure, row_tree, left=right, mode=mode)
     figure.update_layout(
-        coloraxis=scale.layout(mode, height=_height(n_rows)),
+        coloraxis=scale.layout(mode, height=height),
         shapes=_shapes(cells, selected, blocks=blocks, mode=mode),
         xaxis=_columns_axis(cells, blocks=blocks)
+        | {"side": "top" if on_top else "bottom"}
         | {"domain": [_STRIP_WIDTH + 0.004, right - 0.003], "range": [-0.5, n_columns - 0.5]},
         yaxis={
             "tickvals": list(range(n_rows)),
@@ -102,9 +111,9 @@ def task_expert_heatmap(
             "zeroline": False,
             "tickfont": {"size": 12 if n_rows <= 40 else 10, "color": INKS[mode].text},
         },
-        legend={"y": 1.0, "yref": "paper", "traceorder": "normal"},
+        legend={"y": 1.0 + (_AXIS_PIXELS / height if on_top else 0.0), "yref": "paper", "traceorder": "normal"},
     )
-    height, top = _height(n_rows), 1.0
+    top = 1.0
     if column_tree is not None:
         # The tree takes its room from above, not from the cells.
         height += _TREE_PIXELS
@@ -162,19 +171,20 @@ def _columns_axis(cells: Cells, *, blocks: bool) -> dict[str, object]:
     plain: dict[str, object] = {"showgrid": False, "zeroline": False, "ticklabeloverflow": "allow"}
     layers = [cells.experts[place][0] for place in cells.columns]
     distinct = list(dict.fromkeys(layers))
+    pooled = f": the clearest of {cells.n_pooled} neighbors in each cell" if cells.n_pooled > 1 else ""
     if len(distinct) == 1:
         shown = thinned([str(place) for place in cells.columns], most=40)
         texts = [str(cells.experts[cells.columns[column]][1]) for column in shown]
-        title = f"expert of layer {plotly_text(distinct[0])}" + ("" if blocks else ", ordered")
+        title = f"expert of layer {plotly_text(distinct[0])}" + ("" if blocks else ", ordered") + pooled
         return plain | {"title": {"text": title}, "tickvals": shown, "ticktext": texts}
     if not blocks:
-        return plain | {"title": {"text": "expert, ordered across layers"}, "showticklabels": False}
+        return plain | {"title": {"text": "expert, ordered across layers" + pooled}, "showticklabels": False}
     starts = _block_starts(cells)
     middles = [(start + stop - 1) / 2 for start, stop in zip(starts, starts[1:], strict=False)]
     names = [layers[start] for start in starts[:-1]]
     kept = thinned(names, most=30)
     return plain | {
-        "title": {"text": "expert, by layer"},
+        "title": {"text": "expert, by layer" + pooled},
         "tickvals": [middles[i] for i in kept],
         "ticktext": [plotly_text(names[i]) for i in kept],
     }

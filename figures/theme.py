@@ -32,6 +32,7 @@ __all__ = [
     "color_of_tasks",
     "diverging_scale",
     "finish",
+    "muted_scale",
     "template",
 ]
 
@@ -152,6 +153,19 @@ INKS: Mapping[Mode, Ink] = MappingProxyType(
 def diverging_scale(mode: Mode) -> tuple[tuple[float, str], ...]:
     """The blue–orange scale whose middle is the mode's own neutral, so that zero recedes on either page."""
     return DIVERGING if mode == "light" else _DIVERGING_DARK
+
+
+def muted_scale(mode: Mode, *, diverging: bool) -> tuple[tuple[float, str], ...]:
+    """Grays for numbers that chance would give, too: none of them is a color that means a value.
+
+    Args:
+        mode: light or dark.
+        diverging: with a breath of blue below the middle and of orange above.
+    """
+    if diverging:
+        low, middle, high = ("#D3D6D9", "#F4F4F2", "#DBD7D2") if mode == "light" else ("#3E444A", "#262B30", "#49443F")
+        return (0.0, low), (0.5, middle), (1.0, high)
+    return ((0.0, "#F4F4F2"), (1.0, "#D0D0CE")) if mode == "light" else ((0.0, "#262B30"), (1.0, "#454B51"))
 
 
 @cache

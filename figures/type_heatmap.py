@@ -16,7 +16,7 @@ _ROW_PIXELS = 34
 
 
 def cluster_type_heatmap(table: xr.Dataset, *, largest_q: float = 0.05, mode: Mode = "light") -> go.Figure:
-    """How much more each group of experts serves a type of task than it serves all; what chance would do is pale.
+    """How much more each group of experts serves a type of task than it serves all; what chance would do is gray.
 
     Args:
         table: (cluster, task_type) · mean in log2 ratio, q_value; (cluster) · n_experts.
@@ -33,6 +33,8 @@ def cluster_type_heatmap(table: xr.Dataset, *, largest_q: float = 0.05, mode: Mo
     add_heatmap(
         figure,
         mean,
+        scale=scale,
+        mode=mode,
         hover="%{text}<br>×%{customdata[0]:.2f} what it is overall<br>q %{customdata[1]:.3f}",
         customdata=np.stack([np.exp2(mean), q], axis=-1).astype(np.float32),
         muted=~(q <= largest_q) & np.isfinite(mean),

@@ -43,7 +43,7 @@ def test_followers_stand_in_orders_of_their_own():
 def test_layers_within_chance_are_pale():
     table = analysis.layer_information(TRACE, n_deals=3)
     figure = structure.layer_information_matrix(table, at_most=0.0)
-    assert [trace.opacity for trace in figure.data if trace.type == "heatmap"] == [1.0, 0.28]
+    assert [trace.coloraxis for trace in figure.data if trace.type == "heatmap"] == ["coloraxis", None]
 
 
 def test_words_are_drawn_for_the_experts_that_there_are():

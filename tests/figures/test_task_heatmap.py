@@ -73,13 +73,15 @@ def test_a_significant_expert_wins_its_column_over_a_larger_muted_one():
     assert cells.muted.tolist() == [[False]]
 
 
-def test_muted_cells_are_paler_and_no_gap_swallows_a_click():
+def test_muted_cells_are_gray_and_no_gap_swallows_a_click():
     table = table_of(np.array([[[1.0, 2.0]], [[3.0, 4.0]]]))
     cells = cells_of(table, exists=exists_of(table), muted=table > 2.5)
     figure = task_expert_heatmap(cells, scale=SCALE, value_text="%{z}", task_types={})
     strong, pale = (trace for trace in figure.data if trace.type == "heatmap")
-    assert strong.opacity == 1
-    assert pale.opacity < 0.5
+    assert strong.coloraxis == "coloraxis"
+    assert pale.coloraxis is None
+    assert not pale.showscale
+    assert (pale.zmin, pale.zmax) == (SCALE.low, SCALE.high)
     np.testing.assert_array_equal(strong.z, [[1, 2], [np.nan, np.nan]])
     np.testing.assert_array_equal(pale.z, [[np.nan, np.nan], [3, 4]])
     assert strong.hoverongaps is False
@@ -226,3 +228,12 @@ def test_no_name_is_asked_again_whether_it_is_cut():
     )
     assert figure.layout.xaxis.ticklabeloverflow == "allow"
     assert figure.layout.template.layout.yaxis.ticklabeloverflow == "allow"
+
+
+@pytest.mark.parametrize(("n_rows", "side"), [(6, "bottom"), (160, "top")])
+def test_a_tall_table_says_at_its_top_what_the_columns_are_and_how_they_are_pooled(n_rows: int, side: str):
+    table = table_of(np.ones((n_rows, 2, 8)))
+    cells = cells_of(table, exists=exists_of(table), most_columns=4)
+    figure = task_expert_heatmap(cells, scale=SCALE, value_text="%{z}", task_types={})
+    assert figure.layout.xaxis.side == side
+    assert figure.layout.xaxis.title.text == "expert, by layer: the clearest of 4 neighbors in each cell"

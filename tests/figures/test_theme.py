@@ -14,6 +14,7 @@ from figures.theme import (
     color_of_tasks,
     diverging_scale,
     finish,
+    muted_scale,
     template,
 )
 from tests.traces import planted_trace, trace_of
@@ -119,3 +120,14 @@ def test_a_figure_without_a_legend_leaves_no_room_for_one():
     )
     assert alone.layout.margin.t == 10
     assert two.layout.margin.t is None
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("diverging", [True, False])
+def test_what_chance_would_give_is_gray_and_lies_near_the_page(mode, diverging):
+    scale = muted_scale(mode, diverging=diverging)
+    channels = np.array([[int(color[at : at + 2], 16) for at in (1, 3, 5)] for _, color in scale])
+    # A value that counts has more color than that from an eighth of its scale on.
+    assert np.ptp(channels, axis=1).max() <= 12
+    neutral = next(color for place, color in diverging_scale(mode) if place == 0.5)
+    assert neutral in {color for _, color in scale}

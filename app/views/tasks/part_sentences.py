@@ -99,12 +99,12 @@ def of_control_cells(cells: pd.DataFrame, *, large: float, covered: float, budge
         return f"{text} {DECIDED_BY_TASK}"
     sure = known[known["significant"].astype(bool)]
     if sure.empty:
-        return f"{text} No cell is left beyond shuffled prompts (q ≤ 0.05), so all cells are pale."
+        return f"{text} No cell is left beyond shuffled prompts (q ≤ 0.05), so all cells are gray."
     best = sure.loc[sure["difference"].abs().idxmax()]
     name = expert_called(best["layer"], best["expert"], names)
     return (
         f"{text} {len(sure):,} of {len(known):,} cells hold up beyond shuffled prompts (q ≤ 0.05); the others are "
-        f"pale. The clearest: {escaped(str(best['group']))} and **{name}**, {100 * best['difference']:+.1f} points, "
+        f"gray. The clearest: {escaped(str(best['group']))} and **{name}**, {100 * best['difference']:+.1f} points, "
         f"{100 * best['plain_difference']:+.1f} without controls."
     )
 

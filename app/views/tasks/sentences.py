@@ -12,7 +12,7 @@ from routing import expert_name
 
 __all__ = ["OF_WAITING", "of_expert", "of_features", "of_lift", "of_orders", "of_values"]
 
-OF_WAITING = "Whether chance would give these lifts is still being found; until then no cell is pale."
+OF_WAITING = "Whether chance would give these lifts is still being found; until then no cell is gray."
 
 
 def of_lift(table: xr.Dataset) -> str:
@@ -41,7 +41,7 @@ def of_lift(table: xr.Dataset) -> str:
             names=table.attrs.get("expert_names"),
         )
     )
-    text = f"{share} ({rule}); the others are pale."
+    text = f"{share} ({rule}); the others are gray."
     if np.isfinite(lift[group, layer, expert]) and lift[group, layer, expert] > 0:
         who = escaped(str(table["group"].values[group]))
         rate = float(table["rate"].to_numpy()[group, layer, expert])
