@@ -70,7 +70,7 @@ SHAPES = {
             "num_experts_per_tok": 8,
         },
         prefill=(16, 1024),
-        n_prefill_batches=6,
+        n_prefill_batches=12,
         decode=(64, 128, 64),
         goals=(1.01, 1.03),
     ),

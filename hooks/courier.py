@@ -12,17 +12,23 @@ __all__ = ["Courier"]
 
 Errand = Callable[[], None]
 
+SECONDS_TO_REST = 0.5
+
 
 class Courier:
     """Runs errands one after the other on a thread of its own.
 
     After a failure further errands are only told to `give_up`, so that nobody waits for a buffer for ever. The queue
     needs no bound: what travels in it holds one of a bounded number of buffers.
+
+    Attributes:
+        at_rest: run each half second in which nothing was handed over, until it says that nothing is left to do.
     """
 
     def __init__(self) -> None:
         self._errands: queue.SimpleQueue[tuple[Errand, Errand] | None] = queue.SimpleQueue()
         self._failure: BaseException | None = None
+        self.at_rest: Callable[[], bool] = lambda: True
         # A daemon: a hard exit of the program must not hang on the disk; `close` waits for all that was handed over.
         self._thread = threading.Thread(target=self._run, name="routescope-writer", daemon=True)
         self._thread.start()
@@ -59,13 +65,26 @@ class Courier:
             self._thread.join()
 
     def _run(self) -> None:
-        while (errand := self._errands.get()) is not None:
-            run, give_up = errand
-            if self._failure is not None:
-                give_up()
-                continue
+        while (handed := self._next()) is not None:
+            self._tried(*handed)
+
+    def _next(self) -> tuple[Errand, Errand] | None:
+        """What is handed over next; what was put off is seen to meanwhile."""
+        at_rest = False
+        while True:
             try:
-                run()
-            except BaseException as failure:  # noqa: BLE001 - it is raised again on the recording thread
-                self._failure = failure
-                give_up()
+                return self._errands.get(timeout=None if at_rest else SECONDS_TO_REST)
+            except queue.Empty:
+                at_rest = self._tried(self.at_rest)
+
+    def _tried(self, errand: Callable[[], object], give_up: Errand = lambda: None) -> bool:
+        """Whether an errand was done to its end, or cannot be."""
+        if self._failure is not None:
+            give_up()
+            return True
+        try:
+            return errand() is not False
+        except BaseException as failure:  # noqa: BLE001 - it is raised again on the recording thread
+            self._failure = failure
+            give_up()
+            return True

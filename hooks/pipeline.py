@@ -110,6 +110,7 @@ class Pipeline:
             if level == "counts"
             else TraceSink(self.writer, book)
         )
+        courier.at_rest = self.sink.settle
         self._plan = ArrayPlan(
             n_runners_up=n_runners_up if level != "counts" else 0,
             n_ranks=self.writer.n_ranks,

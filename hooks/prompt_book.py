@@ -56,6 +56,11 @@ class PromptBook:
         with self._lock:
             return str(self._rows[number]["prompt"])
 
+    def names(self, *, since: int) -> list[str]:
+        """Ids of the prompts from a number on."""
+        with self._lock:
+            return [str(row["prompt"]) for row in self._rows[since:]]
+
     def add_unlabelled(self, ids: Sequence[np.ndarray | None]) -> list[int]:
         """Numbers of new rows for texts that nobody labelled, given their token ids where known."""
         with self._lock:

@@ -5,6 +5,7 @@ Sinks run on the writing thread. S task, T token, L layer, K selected rank, E ex
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Protocol
@@ -16,6 +17,9 @@ from hooks.prompt_book import PromptBook
 from routing import LayerFacts, TokenBatch, TraceWriter
 
 __all__ = ["CountSink", "Sink", "TraceSink"]
+
+SECONDS_BETWEEN_TABLES = 2.0  # what a kill may cost where prompts were not named beforehand (Recorder's `tasks`)
+TIMES_ITS_OWN = 20  # a table that takes long to write is written that much more seldom: 5 % of the thread's time
 
 
 class Sink(Protocol):
@@ -31,6 +35,10 @@ class Sink(Protocol):
         """Write the prompt table as it is now."""
         ...
 
+    def settle(self) -> bool:
+        """Write what was put off if its time has come; gives back whether all is written."""
+        ...
+
     def finish(self) -> None:
         """Write what is still held."""
         ...
@@ -39,33 +47,48 @@ class Sink(Protocol):
 class TraceSink:
     """Levels "full" and "assignments": every row goes to the disk.
 
+    The prompt table is always written whole, on a thread that shares the interpreter's lock with the model's. So a loop
+    that meets new prompts with every batch has it written now and then, and is committed up to there.
+
     Args:
         writer: the trace.
-        book: the prompt table; it is written before any row that names a new prompt.
+        book: the prompt table.
     """
 
     def __init__(self, writer: TraceWriter, book: PromptBook) -> None:
         self._writer, self._book = writer, book
-        self._n_prompts_written = 0
+        self._n_prompts_known = self._n_prompts_written = 0
+        self._due = -math.inf
         self.n_tokens = 0
 
     def take(self, batch: RowBatch) -> None:
-        """Append a batch and commit it."""
-        if int(batch.columns["prompt"].max()) >= self._n_prompts_written:
-            # The whole table anew; a loop over very many prompts names them beforehand (Recorder's `tasks`).
-            self.write_prompts()
+        """Append a batch; it is committed as soon as the prompt table holds its prompts."""
+        if int(batch.columns["prompt"].max()) >= self._n_prompts_known:
+            new = self._book.names(since=self._n_prompts_known)
+            self._writer.announce_prompts(new)
+            self._n_prompts_known += len(new)
+        self.settle()
         self._writer.append(TokenBatch(**batch.columns, **batch.arrays))
         self.n_tokens += len(batch.columns["prompt"])
 
     def write_prompts(self) -> None:
         """Write the prompt table as it is now."""
+        began = time.monotonic()
         table = self._book.table()
         self._writer.set_prompts(table)
-        self._n_prompts_written = len(table)
+        self._n_prompts_written = self._n_prompts_known = len(table)
+        ended = time.monotonic()
+        self._due = ended + max(SECONDS_BETWEEN_TABLES, TIMES_ITS_OWN * (ended - began))
+
+    def settle(self) -> bool:
+        """Write the table if rows wait for it and its time has come; gives back whether none waits."""
+        if self._n_prompts_known > self._n_prompts_written and time.monotonic() >= self._due:
+            self.write_prompts()
+        return self._n_prompts_known == self._n_prompts_written
 
     def finish(self) -> None:
         """Write what has changed since."""
-        if self._book.changed:
+        if self._book.changed or self._n_prompts_known > self._n_prompts_written:
             self.write_prompts()
 
 
@@ -96,7 +119,7 @@ class CountSink:
         self._tasks: dict[str, int] = {}
         self._task_of_prompt = np.zeros(0, np.int64)
         self._counts_SLE = np.zeros((0, self._n_layers, self._n_experts), np.int64)
-        self.n_tokens = 0
+        self.n_tokens = self._n_written = 0
 
     def take(self, batch: RowBatch) -> None:
         """Count a batch."""
@@ -117,15 +140,20 @@ class CountSink:
             flat = place_TK.ravel() if (there := experts_TK != absent).all() else place_TK[there]
             self._counts_SLE += np.bincount(flat, minlength=self._counts_SLE.size).reshape(self._counts_SLE.shape)
         self.n_tokens += len(prompt_T)
-        if time.monotonic() - self._written > self._seconds:
-            self.finish()
+        self.settle()
 
     def write_prompts(self) -> None:
         """Write the prompt table as it is now."""
         self._writer.set_prompts(self._book.table())
 
+    def settle(self) -> bool:
+        """Write the counts if some were added since and their time has come; gives back whether all are written."""
+        if self.n_tokens > self._n_written and time.monotonic() - self._written > self._seconds:
+            self.finish()
+        return self.n_tokens == self._n_written
+
     def finish(self) -> None:
         """Write the counts and the prompt table as they are now."""
         self.write_prompts()
         self._writer.set_counts(self._counts_SLE, tasks=list(self._tasks), n_tokens=self.n_tokens)
-        self._written = time.monotonic()
+        self._written, self._n_written = time.monotonic(), self.n_tokens

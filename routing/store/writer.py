@@ -118,6 +118,9 @@ class TraceWriter:
             )  # fmt: skip
         self._vectors: list[str] = []
         self._prompt_ids: list[str] = []
+        self._n_prompts_written = self._n_prompts_named = 0
+        self._held: list[tuple[int, int]] = []  # (rows, checksum) of batches that wait for the prompts they name
+        self._n_rows = 0  # rows in the arrays, those of held batches included
         self._tasks: list[dict[str, Any]] = []
         self._n_parts = self._n_batches = 0
         self._failed: RecordingError | None = None
@@ -161,6 +164,8 @@ class TraceWriter:
         content = write_table(self.path / PROMPTS, table)
         self._guarded(lambda: self._log.commit_prompts(checksum(content)))
         self._prompt_ids = table["prompt"].tolist()
+        self._n_prompts_written = len(table)
+        self._guarded(self._commit)
         counted = table.groupby("task", sort=False)["task_type"].agg(["first", "size"])
         tasks = [
             {"name": str(name), "task_type": str(row["first"]), "n_prompts": int(row["size"])}
@@ -169,6 +174,16 @@ class TraceWriter:
         if tasks != self._tasks:
             self._tasks = tasks
             self._write_header()
+
+    @_alone
+    def announce_prompts(self, ids: Sequence[str]) -> None:
+        """Name the prompts that the next `set_prompts` will add to the table, so that their tokens can be appended now.
+
+        The whole table is written anew each time, which is too much for every batch of a loop that never said what it
+        would read. Batches that name an announced prompt are written at once, and committed with that table.
+        """
+        self._require_open()
+        self._prompt_ids.extend(ids)
 
     @_alone
     def set_vocabulary(self, pieces: Mapping[int, str]) -> None:
@@ -240,7 +255,7 @@ class TraceWriter:
 
     @_alone
     def append(self, batch: TokenBatch) -> None:
-        """Write a batch and commit it.
+        """Write a batch and commit it; where it names announced prompts, the next `set_prompts` commits it.
 
         Raises:
             RecordingError: the batch does not fit, holds NaN where a router decided, or cannot be written.
@@ -283,7 +298,8 @@ class TraceWriter:
                 finish_array(self.path / ZARR_GROUP, spec, self.n_tokens)
             if self._specs:
                 write_missing_parts(self.path, self.stacks, self._specs, n_tokens=self.n_tokens)
-            done = {"complete": complete and self._failed is None, "n_tokens": self.n_tokens, "n_bytes": self.n_bytes}
+            whole = complete and self._failed is None and not self._held
+            done = {"complete": whole, "n_tokens": self.n_tokens, "n_bytes": self.n_bytes}
             self.provenance = replace(self.provenance, **(done | updates))
             self._write_header(final=True)
         except OSError as error:
@@ -331,11 +347,23 @@ class TraceWriter:
             for appender in self._appenders:
                 appender.sync()
             self._log.sync()
-        n_tokens = self.n_tokens + len(arrays[0])
-        self._log.commit_batch(n_tokens, crc)
-        self.n_tokens = n_tokens
-        for appender in self._appenders:
-            appender.publish()
+        n_rows = len(arrays[0])
+        self._n_rows += n_rows
+        if n_rows:
+            self._n_prompts_named = max(self._n_prompts_named, 1 + int(arrays[list(self._specs).index("prompt")].max()))
+        self._held.append((self._n_rows, crc))
+        self._commit()
+
+    def _commit(self) -> None:
+        if self._n_prompts_named > self._n_prompts_written:
+            return
+        held, self._held = self._held, []
+        for n_tokens, crc in held:
+            self._log.commit_batch(n_tokens, crc)
+            self.n_tokens = n_tokens
+        if held:
+            for appender in self._appenders:
+                appender.publish()
 
     def _write_header(self, *, final: bool = False) -> None:
         header = header_of(

@@ -235,7 +235,11 @@ def test_recording_changes_nothing_and_leaves_nothing(system: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("system", BACKBONES)
-def test_a_killed_run_leaves_every_row_with_its_adapter_or_without_a_name(system: str, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_every_row_with_its_adapter_or_without_a_name(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SECONDS_BETWEEN_TABLES", "TIMES_ITS_OWN"):
+        monkeypatch.setattr(f"hooks.sinks.{name}", 0)
     model = tiny_system(system)
     recorder = Recorder(model, out=tmp_path / "trace").__enter__()
     with torch.no_grad():

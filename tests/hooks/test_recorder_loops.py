@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+import hooks.courier
+import hooks.sinks
 from hooks import Recorder
-from routing import Prompt, RecordingError, open_trace
+from routing import Prompt, RecordingError, TraceWriter, open_trace, verify_trace
 from tests.tiny import byte_tokenizer, tiny_model
 
 TEXTS = ("river", "the capital", "12 + 30")
@@ -189,3 +192,35 @@ def test_a_model_that_is_called_past_its_recorder_says_so(tmp_path: Path) -> Non
     model = tiny_model()
     with pytest.raises(RecordingError, match="outside a forward"), Recorder(model, out=tmp_path / "trace"):
         model.model(torch.tensor([[5, 6]]))
+
+
+def test_a_loop_of_new_texts_writes_its_prompts_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    whole = TraceWriter.set_prompts
+    monkeypatch.setattr(
+        TraceWriter, "set_prompts", lambda self, table: (written.append(len(table)), whole(self, table))
+    )
+    monkeypatch.setattr(hooks.sinks, "SECONDS_BETWEEN_TABLES", 1e9)
+    with torch.no_grad(), Recorder(tiny_model(), out=tmp_path / "many") as recorder:
+        for text in TEXTS * 4:
+            recorder.model(torch.tensor([ids_of(text)]))
+            recorder._pipeline.deliver()
+    assert written == [1, 12], "the table is written with the first batch, and at the end"
+    assert verify_trace(tmp_path / "many") == []
+    assert open_trace(tmp_path / "many").n_tokens == 4 * sum(len(ids_of(text)) for text in TEXTS)
+
+
+def test_rows_that_wait_for_their_prompts_are_whole_when_the_loop_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks.courier, "SECONDS_TO_REST", 0.01)
+    monkeypatch.setattr(hooks.sinks, "SECONDS_BETWEEN_TABLES", 0.5)
+    with torch.no_grad(), Recorder(tiny_model(), out=tmp_path / "pause") as recorder:
+        for text in TEXTS:
+            recorder.model(torch.tensor([ids_of(text)]))
+            recorder._pipeline.deliver()
+        expected = sum(len(ids_of(text)) for text in TEXTS)
+        patience = time.monotonic() + 60
+        while open_trace(tmp_path / "pause").n_tokens < expected and time.monotonic() < patience:
+            time.sleep(0.05)
+        assert open_trace(tmp_path / "pause").n_tokens == expected

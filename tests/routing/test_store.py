@@ -177,6 +177,41 @@ def test_predictions_and_scores_may_arrive_late(tmp_path):
     assert verify_trace(tmp_path / "run") == []
 
 
+def test_rows_of_announced_prompts_are_whole_with_the_table(tmp_path):
+    trace = random_trace(seed=0, n_prompts=3)
+    first = int((trace.tokens["prompt"] == 0).sum())
+    options = {"layer_facts": trace.layer_facts, "n_ranks": trace.n_ranks, "logits_dtype": "float32"}
+    with TraceWriter(tmp_path / "late", **options) as late:
+        late.set_prompts(trace.prompts.iloc[:1])
+        late.append(batch_of(trace, 0, first))
+        with pytest.raises(RecordingError, match="the table has 1 prompts"):
+            late.append(batch_of(trace, first, trace.n_tokens))
+        late.announce_prompts(trace.prompts["prompt"].tolist()[1:])
+        late.append(batch_of(trace, first, first + 1))
+        late.append(batch_of(trace, first + 1, trace.n_tokens))
+        assert (late.n_tokens, open_trace(tmp_path / "late").n_tokens) == (first, first)
+        late.set_prompts(trace.prompts)
+        assert open_trace(tmp_path / "late").n_tokens == trace.n_tokens
+    require_same(trace, open_trace(tmp_path / "late"))
+    assert verify_trace(tmp_path / "late") == []
+
+
+def test_rows_whose_table_never_came_are_no_part_of_the_trace(tmp_path):
+    trace = random_trace(seed=0, n_prompts=3)
+    first = int((trace.tokens["prompt"] == 0).sum())
+    options = {"layer_facts": trace.layer_facts, "n_ranks": trace.n_ranks, "logits_dtype": "float32"}
+    with TraceWriter(tmp_path / "run", **options) as writer:
+        writer.set_prompts(trace.prompts.iloc[:1])
+        writer.append(batch_of(trace, 0, first))
+        writer.announce_prompts(trace.prompts["prompt"].tolist()[1:])
+        writer.append(batch_of(trace, first, trace.n_tokens))
+    stored = open_trace(tmp_path / "run")
+    assert not stored.provenance.complete
+    assert stored.n_tokens == first
+    assert stored.tokens.equals(trace.tokens.iloc[:first])
+    np.testing.assert_array_equal(stored.experts.values, trace.experts.values[:first])
+
+
 def test_a_running_trace_can_be_read(tmp_path):
     trace = random_trace(seed=0, n_tokens=100)
     writer = writer_for(trace, tmp_path / "run", chunk_tokens=32)
