@@ -64,7 +64,7 @@ _mount = st.components.v2.component(
     "routescope.point_map",
     html=_HTML,
     css=(_HERE / "point_map.css").read_text("utf-8"),
-    js=_script("shared.js", "cloud.js", "point_map.js"),
+    js=_script("shared.js", "cloud.js", "legend.js", "marks.js", "point_map.js"),
 )
 _feed = st.components.v2.component("routescope.point_map_feed", js=_script("shared.js", "feed.js"))
 _tip = st.components.v2.component("routescope.point_map_tip", js=_script("shared.js", "tip.js"))

@@ -1,4 +1,4 @@
-// The map itself: pan, zoom, lasso, legend, and what is under the mouse. Needs shared.js and cloud.js before it.
+// The map itself: pan, zoom, lasso, and what is under the mouse. Needs shared.js, cloud.js, legend.js and marks.js before it.
 // Streamlit calls the default export again for each change of data or theme; what must live in between is kept here.
 
 const maps = new WeakMap();
@@ -8,14 +8,16 @@ const MOST_ZOOM = 400;
 const SLOW_MS = 24;
 const SETTLE_MS = 140;
 const REACH = 9;
-// A double click comes as two clicks before it; what the legend shows after them counts.
-const HIDE_MS = 350;
 
 class PointMap {
   constructor(host) {
-    for (const part of ["map", "stage", "picture", "marks", "tools", "legend", "tip", "live", "count"]) {
+    for (const part of ["map", "stage", "picture", "marks", "tools", "tip", "live", "count"]) {
       this[part] = host.querySelector(`.${part}`);
     }
+    this.legend = new Legend(host.querySelector(".legend"), {
+      changed: () => this.soon(),
+      told: (hidden) => this.send("hide", hidden),
+    });
     this.mode = "lasso";
     this.lasso = null;
     this.stage.onpointerdown = (event) => this.down(event);
@@ -43,9 +45,7 @@ class PointMap {
     const { revision, title, names } = data.hidden;
     if (revision !== this.shared.hiddenRevision) {
       this.shared.hiddenRevision = revision;
-      clearTimeout(this.hiding);
-      this.shared.hidden.set(title, new Set(names));
-      if (this.painted === title) this.markLegend();
+      this.legend.adopt(this.shared, title, names);
     }
     this.stage.setAttribute("aria-label", data.name);
     this.fed("places");
@@ -70,77 +70,9 @@ class PointMap {
       this.paintedId = kinds.id;
       this.cloud.paint(kinds.kinds);
       this.colors = new Float32Array(kinds.colors.flat());
-      this.painted = kinds.title;
-      this.drawLegend(kinds);
-      this.markLegend();
+      this.legend.draw(this.shared);
     }
     this.soon();
-  }
-
-  // Names that the legend leaves out, of the coloring that is painted.
-  hidden() {
-    const { hidden } = this.shared;
-    if (!hidden.has(this.painted)) hidden.set(this.painted, new Set());
-    return hidden.get(this.painted);
-  }
-
-  markLegend() {
-    const hidden = this.hidden();
-    this.shown = new Uint8Array(256).fill(1);
-    const buttons = this.legend.querySelectorAll("button");
-    this.shared.kinds.entries.forEach((entry, number) => {
-      const off = hidden.has(entry.name);
-      if (off) this.shown.fill(0, entry.from, entry.to);
-      buttons[number].classList.toggle("off", off);
-      buttons[number].setAttribute("aria-pressed", String(!off));
-    });
-    this.soon();
-  }
-
-  hide(names) {
-    this.shared.hidden.set(this.painted, new Set(names));
-    this.markLegend();
-    clearTimeout(this.hiding);
-    const title = this.painted;
-    this.hiding = setTimeout(() => this.send("hide", { title, names }), HIDE_MS);
-  }
-
-  drawLegend(kinds) {
-    const head = document.createElement("div");
-    head.className = "title";
-    head.textContent = kinds.title;
-    const buttons = kinds.entries.map((entry, number) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.title = "Click to hide or show; double click, or Shift and Enter, to show it alone";
-      const swatch = document.createElement("span");
-      swatch.className = "swatch";
-      const [r, g, b] = kinds.colors[entry.from];
-      swatch.style.background = `rgb(${r} ${g} ${b})`;
-      const name = document.createElement("span");
-      name.className = "label";
-      name.textContent = entry.name;
-      const count = document.createElement("span");
-      count.className = "number";
-      count.textContent = entry.count.toLocaleString("en");
-      button.append(swatch, name, count);
-      const all = kinds.entries.map((each) => each.name);
-      button.onclick = () => this.hide(all.filter((each) => this.hidden().has(each) !== (each === entry.name)));
-      const alone = () => {
-        const hidden = this.hidden();
-        const isAlone = all.every((each) => hidden.has(each) === (each !== entry.name));
-        this.hide(isAlone ? [] : all.filter((each) => each !== entry.name));
-      };
-      button.ondblclick = alone;
-      // Keys know no double click.
-      button.onkeydown = (event) => {
-        if (event.key !== "Enter" || !event.shiftKey) return;
-        event.preventDefault();
-        alone();
-      };
-      return button;
-    });
-    this.legend.replaceChildren(head, ...buttons);
   }
 
   // ——— where things are ———
@@ -216,7 +148,7 @@ class PointMap {
   }
 
   draw() {
-    if (!this.view || !this.cloud || !this.shown) return;
+    if (!this.view || !this.cloud || !this.legend.shown) return;
     const start = performance.now();
     const ratio = window.devicePixelRatio || 1;
     const { width, height, scale, left, top } = this.view;
@@ -233,7 +165,7 @@ class PointMap {
     context.clearRect(0, 0, this.picture.width, this.picture.height);
     // One point is found by its ring; many are told from the rest.
     const dimmed = this.data.picked.length > 1;
-    const look = { shown: this.shown, colors: this.colors };
+    const look = { shown: this.legend.shown, colors: this.colors };
     const far = seen > MOST_DISCS;
     if (far) {
       const stride = this.moving ? Math.max(1, Math.ceil((this.cost || 0) / SLOW_MS)) : 1;
@@ -260,60 +192,19 @@ class PointMap {
   }
 
   drawMarks(ratio) {
-    const ink = getComputedStyle(this.map);
     const context = this.marks.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.view.width, this.view.height);
-    const at = (row) => this.onPage(...this.cloud.placeOf(row));
-    context.strokeStyle = ink.getPropertyValue("--accent");
-    context.fillStyle = ink.getPropertyValue("--accent");
-    const many = this.data.picked.length > 200;
-    context.lineWidth = many ? 1 : 2;
-    for (const row of this.data.picked) {
-      const [x, y] = at(row);
-      context.beginPath();
-      context.arc(x, y, many ? 2 : 6, 0, 2 * Math.PI);
-      many ? context.fill() : context.stroke();
-    }
-    context.strokeStyle = ink.color;
-    context.lineWidth = 1.25;
-    for (const row of this.data.near) {
-      const [x, y] = at(row);
-      context.beginPath();
-      context.rect(x - 4.5, y - 4.5, 9, 9);
-      context.stroke();
-    }
-    context.font = `600 12px ${ink.fontFamily}`;
-    context.textAlign = "center";
-    for (const { x, y, text } of this.data.labels) {
-      const [px, py] = this.onPage(x, y);
-      const half = context.measureText(text).width / 2;
-      context.fillStyle = ink.getPropertyValue("--paper");
-      context.globalAlpha = 0.75;
-      context.fillRect(px - half - 3, py - 17, 2 * half + 6, 16);
-      context.globalAlpha = 1;
-      context.fillStyle = ink.color;
-      context.fillText(text, px, py - 5);
-    }
-    const outline = this.lasso ?? this.data.outline;
-    if (outline.length > 2) {
-      context.strokeStyle = ink.getPropertyValue("--accent");
-      context.lineWidth = 1.5;
-      context.setLineDash([4, 3]);
-      context.beginPath();
-      outline.forEach(([x, y], i) => context[i ? "lineTo" : "moveTo"](...this.onPage(x, y)));
-      context.closePath();
-      context.stroke();
-      context.setLineDash([]);
-    }
-    if (this.under >= 0) {
-      const [x, y] = at(this.under);
-      context.strokeStyle = ink.color;
-      context.lineWidth = 1.5;
-      context.beginPath();
-      context.arc(x, y, 5, 0, 2 * Math.PI);
-      context.stroke();
-    }
+    const { picked, near, labels, outline } = this.data;
+    drawMarksOn(context, getComputedStyle(this.map), {
+      at: (row) => this.onPage(...this.cloud.placeOf(row)),
+      onPage: (x, y) => this.onPage(x, y),
+      picked,
+      near,
+      labels,
+      outline: this.lasso ?? outline,
+      under: this.under,
+    });
   }
 
   // ——— mouse and keys ———
@@ -358,9 +249,8 @@ class PointMap {
     if (held.pans || !this.lasso) return;
     const { step, low } = this.shared.places;
     const corners = this.lasso.length > 400 ? this.lasso.filter((_, i) => i % Math.ceil(this.lasso.length / 400) === 0) : this.lasso;
-    const off = this.shared.kinds.entries.filter(({ name }) => this.hidden().has(name)).map(({ from, to }) => [from, to]);
     if (corners.length > 2) {
-      this.send("lasso", { x: corners.map(([x]) => low[0] + x * step), y: corners.map(([, y]) => low[1] + y * step), off, id: this.placesId });
+      this.send("lasso", { x: corners.map(([x]) => low[0] + x * step), y: corners.map(([, y]) => low[1] + y * step), off: this.legend.off(), id: this.placesId });
     }
   }
 
@@ -428,8 +318,8 @@ class PointMap {
   }
 
   rowAt(x, y, reach = REACH) {
-    if (!this.cloud || !this.view || !this.shown) return -1;
-    return this.cloud.nearest(...this.inCloud(x, y), reach / this.view.scale, this.shown);
+    if (!this.cloud || !this.view || !this.legend.shown) return -1;
+    return this.cloud.nearest(...this.inCloud(x, y), reach / this.view.scale, this.legend.shown);
   }
 
   look(x, y) {
@@ -469,7 +359,7 @@ class PointMap {
   stop() {
     this.watch.disconnect();
     clearTimeout(this.settling);
-    clearTimeout(this.hiding);
+    this.legend.stop();
     cancelAnimationFrame(this.frame);
     if (this.shared) Object.assign(this.shared, { changed: null, told: null });
   }
