@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import signal
 import webbrowser
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -72,7 +73,11 @@ def _parts() -> str:
 
 @asynccontextmanager
 async def opened(app: object) -> AsyncIterator[None]:
-    """Open the reader's browser once the server answers, which Streamlit leaves to an app with addresses of its own."""
+    """Do what Streamlit leaves to an app with its own addresses: open the reader's browser, and end in good order."""
+    ended = signal.getsignal(signal.SIGTERM)
+    if callable(ended):
+        # Of SIGTERM the server would die at once, and leave behind the processes that are ended when Python exits.
+        signal.signal(signal.SIGTERM, lambda _, frame: ended(signal.SIGINT, frame))
     if not st.get_option("server.headless"):
         address = st.get_option("server.address")
         host = "localhost" if address in (None, "0.0.0.0", "::") else address

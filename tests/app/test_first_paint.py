@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from pathlib import Path
 
+import pytest
 import streamlit as st
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -38,3 +42,20 @@ def test_what_is_fetched_ahead_is_there():
 
 def test_streamlit_run_finds_what_serves_the_page():
     assert discover_asgi_app(MAIN).import_string == "main:app"
+
+
+def test_a_server_that_is_told_to_end_ends_as_by_control_c(monkeypatch: pytest.MonkeyPatch):
+    told = []
+    monkeypatch.setattr(st, "get_option", lambda name: name == "server.headless")
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+
+    async def served() -> None:
+        async with first_paint.opened(None):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0)
+
+    try:
+        asyncio.run(served())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == [signal.SIGINT]
