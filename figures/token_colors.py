@@ -70,7 +70,7 @@ def expert_shading(experts: np.ndarray, *, layers: Sequence[str], name: Callable
         hues=hues,
         titles=[f"First expert in {layer}" for layer in layers],
         names=[lambda expert, layer=layer: name(layer, expert) for layer in layers],  # type: ignore[misc]
-        others="other experts",
+        others=("other expert", "other experts"),
         absent="not routed in this layer",
     )
 
@@ -93,7 +93,7 @@ def group_shading(groups: np.ndarray, *, layers: Sequence[str], names: Sequence[
         hues=[hues] * len(layers),
         titles=[f"{title}, {layer}" for layer in layers],
         names=[names.__getitem__] * len(layers),
-        others="more clusters",
+        others=("more cluster", "more clusters"),
         absent="in no cluster",
     )
 
@@ -154,7 +154,7 @@ def _hued(
     hues: Sequence[Mapping[int, int]],
     titles: Sequence[str],
     names: Sequence[Callable[[int], str]],
-    others: str,
+    others: tuple[str, str],
     absent: str,
 ) -> Shading:
     palette = (*(Shade(color, "tint") for color in OKABE_ITO[:N_HUES]), Shade(OTHER, "neutral"))
@@ -173,7 +173,7 @@ def _hued(
         ]
         rest = [n for number, n in counts if number not in hue_of]
         if rest:
-            items.append({"level": N_HUES, "label": f"{len(rest)} {others}", "count": sum(rest)})
+            items.append({"level": N_HUES, "label": f"{len(rest)} {others[len(rest) > 1]}", "count": sum(rest)})
         legends.append({"kind": "hues", "title": title, "items": items})
     return Shading(levels, palette, tuple(legends), absent)
 

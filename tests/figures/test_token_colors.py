@@ -88,7 +88,7 @@ def test_layers_have_hues_of_their_own_and_groups_have_one_in_all():
         np.array([[0, 1, -1], [8, 1, 1]]), layers=["L00", "L01"], names=list("ABCDEFGHI"), title="Group"
     )
     assert groups.levels.tolist() == [[0, 1, -1], [7, 1, 1]]
-    assert [item["label"] for item in groups.legends[1]["items"]] == ["B", "1 more clusters"]
+    assert [item["label"] for item in groups.legends[1]["items"]] == ["B", "1 more cluster"]
 
 
 def test_one_scale_serves_all_layers():
