@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import streamlit as st
 
 from app import cache, status
-from app.failed_jobs import tell_failed
 from app.jobs import Job, Jobs
+from app.waiting import found_or_waiting
 from routing import RoutingTrace, Selection
 
 __all__ = ["Tables", "cells_to_scan", "leave", "tables", "tables_or_job"]
 
 Tables = dict[str, pd.DataFrame]
 
-_POLL_SECONDS = 1.0
 _NARROWING = ("tasks", "layers", "prompts")
 
 
@@ -53,15 +51,11 @@ def tables(
     if not slow or trace.path is None:
         with status.doing(what):
             return cache.answer(trace, function, within=within, **options)
-    found = tables_or_job(trace, function, jobs=cache.jobs(), within=within, **options)
-    if not isinstance(found, Job):
-        return found
-    if found.state == "failed":
-        tell_failed(f"{what}: this ended with an error.", found)
-    else:
-        status.waiting_for(what)
-        _wait(trace, function, what, within, options)
-    return None
+    return found_or_waiting(
+        lambda: tables_or_job(trace, function, jobs=cache.jobs(), within=within, **options),
+        what,
+        failed=f"{what}: this ended with an error.",
+    )
 
 
 def tables_or_job(
@@ -93,17 +87,3 @@ def leave(found: Tables, folder: Path) -> None:
     """Write tables into a folder, for the process that asked."""
     for name, table in found.items():
         table.to_parquet(folder / f"{name}.parquet", index=False)
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _wait(
-    trace: RoutingTrace, function: Callable[..., Tables], what: str, within: Selection | None, options: dict[str, Any]
-) -> None:
-    """Say what is being found, until it is there."""
-    found = tables_or_job(trace, function, jobs=cache.jobs(), within=within, **options)
-    if not isinstance(found, Job) or found.state == "failed":
-        st.rerun()
-    elif found.state == "waiting":
-        st.caption(f":material/hourglass: {what}, after another computation.")
-    else:
-        st.caption(f":material/progress_activity: {what}, for {found.seconds:.0f} s so far.")

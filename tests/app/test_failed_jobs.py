@@ -1,4 +1,4 @@
-"""Computations beside the page that ended with an error: what is said, and how they are begun anew."""
+"""Computations beside the page: what is said while it waits, and of one that failed, which can be begun anew."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def test_a_computation_that_failed_can_be_tried_again(open_app, monkeypatch, mes
     (again,) = (each for each in page.button if each.label == "Try again")
     again.click().run()
     assert forgotten == ["the question"]
+
+
+@pytest.mark.parametrize(
+    ("job", "said"), [(Job("waiting"), "after another computation."), (Job("running", 3.2), "for 3 s so far.")]
+)
+def test_a_page_says_what_it_waits_for(open_app, monkeypatch, job, said):
+    monkeypatch.setattr("app.slow_answers.tables_or_job", lambda *_, **__: job)
+    page = open_app("tasks", {"part": "clusters"})
+    assert not page.exception
+    assert f"Experts are being clustered and tested, {said}" in text_of(page)
+    assert not any(each.label == "Try again" for each in page.button)
 
 
 def test_a_job_says_which_question_it_is_of_and_a_wish_is_not_lost_while_another_is_at_work(tmp_path, monkeypatch):

@@ -6,11 +6,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from figures.scatter import PointColor, scatter
+from tests.adapter_traces import hyper_moe_trace, pha_trace
 from tests.app.conftest import figure_of
 
 
-def hidden_in(page: AppTest) -> set[str]:
-    traces = figure_of(page, "map_prompt")["data"]
+def hidden_in(page: AppTest, key: str = "map_prompt") -> set[str]:
+    traces = figure_of(page, key)["data"]
     return {trace["name"] for trace in traces if trace.get("visible") == "legendonly"}
 
 
@@ -32,6 +33,18 @@ def test_groups_of_another_coloring_or_of_none_hide_nothing(open_app, hidden):
     page = open_app("map", where | {"hidden": hidden.format(task="facts")})
     assert not page.exception
     assert hidden_in(page) == set()
+
+
+@pytest.mark.parametrize(
+    ("trace", "view", "hidden"),
+    [(pha_trace(seed=0), "adapters", "Task~{}"), (hyper_moe_trace(seed=0), "unselected", "Selected expert~{}")],
+)
+def test_maps_of_adapters_keep_their_legend_in_the_address_as_well(app_on, trace, view, hidden):
+    key = f"{view}_map"
+    some = figure_of(app_on(trace, view, {"layout": "pca"}), key)["data"][0]["name"]
+    page = app_on(trace, view, {"layout": "pca", "hidden": hidden.format(some)})
+    assert not page.exception
+    assert hidden_in(page, key) == {some}
 
 
 def test_any_name_comes_back_as_it_was_hidden():

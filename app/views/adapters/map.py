@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
 
 from analysis.maps import routing_map
 from analysis.projection import Projection
-from app import cache, state, status
+from app import cache, state
 from app.components.plot_bridge import row_of
-from app.failed_jobs import tell_failed
 from app.jobs import Job
 from app.panel import Brush, mode, panel
 from app.views.map import sentences as map_sentences
+from app.views.map.hidden import hidden_groups, hide
 from app.views.map.kept import MapQuestion, umap_or_job
+from app.waiting import found_or_waiting
 from figures.map_places import kind_labels
 from figures.scatter import PointColor, scatter
 from routing import RoutingTrace, Selection
@@ -24,7 +26,6 @@ from routing import RoutingTrace, Selection
 __all__ = ["LAYOUTS", "adapter_projection", "laid_out_or_waiting", "map_panel", "pick_adapters"]
 
 LAYOUTS = {"umap": "UMAP", "pca": "PCA"}
-_POLL_SECONDS = 1.0
 _MOST_PICKED = 300
 _QUESTION = MapQuestion(of="adapter", values="parameters", n_neighbors=15, min_dist=0.1, seed=0)
 
@@ -49,32 +50,15 @@ def laid_out_or_waiting(
         made: gives the UMAP, or the job that is making it.
         meanwhile: gives the principal components.
     """
+    found = None
     if layout == "umap":
-        found = made()
-        if isinstance(found, Projection):
-            return found
-        if found.state == "failed":
-            tell_failed("UMAP ended with an error; these are principal components.", found)
-        else:
-            status.waiting_for("UMAP is being computed")
-            _wait(made)
-    return meanwhile()
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _wait(made: Callable[[], Projection | Job]) -> None:
-    found = made()
-    if not isinstance(found, Job) or found.state in ("done", "failed"):
-        st.rerun()
-    elif found.state == "waiting":
-        st.caption(
-            ":material/hourglass: UMAP is computed after another computation; meanwhile these are principal components."
+        found = found_or_waiting(
+            made,
+            "UMAP is being computed",
+            failed="UMAP ended with an error; these are principal components.",
+            meanwhile="these are principal components",
         )
-    else:
-        st.caption(
-            f":material/progress_activity: UMAP is being computed, for {found.seconds:.0f} s so far (the first may "
-            "take a minute); meanwhile these are principal components."
-        )
+    return meanwhile() if found is None else found
 
 
 def map_panel(
@@ -135,6 +119,7 @@ def map_panel(
             ringed=ringed,
             ringed_name=ringed_name,
             picked=picked,
+            hidden=hidden_groups(color.title),
             height=560,
         ),
         key=key,
@@ -143,6 +128,7 @@ def map_panel(
         definitions=(*definitions, "project", "map_quality"),
         on_click=lambda click: on_pick([row_of(click.customdata)]),
         on_brush=brushed,
+        on_hide=partial(hide, color.title),
         controls=controls,
     )
 

@@ -8,20 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import streamlit as st
 
-from app import cache, status
-from app.failed_jobs import tell_failed
+from app import cache
 from app.jobs import Job, Jobs
 from app.views.compare import pairing as comparing
 from app.views.compare.pairing import Comparison, Traces
+from app.waiting import found_or_waiting
 from routing import RoutingTrace, Selection
 
 __all__ = ["SLOW_FROM", "Sides", "answers", "answers_or_job", "leave_answers"]
 
 # Decisions of both runs, tokens × layers, from which on answering would hold up the page.
 SLOW_FROM = 3_000_000
-_POLL_SECONDS = 1.0
 
 Tables = dict[str, pd.DataFrame]
 
@@ -75,15 +73,11 @@ def answers(pair: tuple[RoutingTrace, RoutingTrace], selection: Selection, found
     """
     if found.matched is None or sum(trace.n_tokens * trace.n_layers for trace in found.matched) < SLOW_FROM:
         return {}
-    tables = answers_or_job(pair, selection, jobs=cache.jobs())
-    if not isinstance(tables, Job):
-        return tables
-    if tables.state == "failed":
-        tell_failed("The comparison of the two runs ended with an error.", tables)
-    else:
-        status.waiting_for("The two runs are being compared")
-        _wait(pair, selection)
-    return None
+    return found_or_waiting(
+        lambda: answers_or_job(pair, selection, jobs=cache.jobs()),
+        "The two runs are being compared",
+        failed="The comparison of the two runs ended with an error.",
+    )
 
 
 def answers_or_job(pair: tuple[RoutingTrace, RoutingTrace], selection: Selection, *, jobs: Jobs) -> Tables | Job:
@@ -138,15 +132,3 @@ def _questions(found: Comparison) -> tuple[Callable[[Traces], pd.DataFrame], ...
         comparing.changes_of_use,
         comparing.changes_of_prompts,
     )
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _wait(pair: tuple[RoutingTrace, RoutingTrace], selection: Selection) -> None:
-    """Say what is being found, until it is there."""
-    found = answers_or_job(pair, selection, jobs=cache.jobs())
-    if not isinstance(found, Job) or found.state == "failed":
-        st.rerun()
-    elif found.state == "waiting":
-        st.caption(":material/hourglass: The two runs are long: they are compared after another computation.")
-    else:
-        st.caption(f":material/progress_activity: The two runs are compared, for {found.seconds:.0f} s so far.")

@@ -12,9 +12,9 @@ import streamlit as st
 
 from analysis.reading import prompt_tokens
 from analysis.token_places import TokenPlaces
-from app import cache, headings, slow_answers, state, status
+from app import cache, headings, slow_answers, state
 from app.components.point_map import Lasso, PointMarks, point_map
-from app.failed_jobs import tell_failed
+from app.jobs import Job
 from app.panel import mode, panel
 from app.sentences import count, escaped, percent
 from app.views.map import sentences as map_sentences
@@ -24,6 +24,7 @@ from app.views.map.hidden import hidden_groups, hide
 from app.views.map.kept import cloud_job, token_cloud
 from app.views.map.neighbors import nearest_to_focus
 from app.views.map.picked import MOST_PICKED
+from app.waiting import found_or_waiting
 from figures.map_places import inside
 from figures.pieces import shown_piece, snippet
 from figures.scatter import PointColor, scatter
@@ -37,7 +38,6 @@ LEAST = 16_000
 _MOST_AT_ONCE = 400_000
 _MOST_CORNERS = 32
 _AROUND = 7
-_POLL_SECONDS = 1.0
 
 
 def render_cloud(
@@ -128,26 +128,12 @@ def _cloud(trace: RoutingTrace, asked: Asked) -> TokenPlaces | None:
     }
     if slow_answers.cells_to_scan(trace) <= _MOST_AT_ONCE or trace.path is None:
         return cache.answer(trace, token_cloud, **options)
-    job = cloud_job(trace, jobs=cache.jobs(), **options)
-    if job.state == "done":
-        return cache.answer(trace, token_cloud, **options)
-    if job.state == "failed":
-        tell_failed("Placing the tokens ended with an error.", job)
-    else:
-        status.waiting_for("Tokens are being placed")
-        _wait(trace, options)
-    return None
 
+    def cloud_or_job() -> TokenPlaces | Job:
+        job = cloud_job(trace, jobs=cache.jobs(), **options)
+        return cache.answer(trace, token_cloud, **options) if job.state == "done" else job
 
-@st.fragment(run_every=_POLL_SECONDS)
-def _wait(trace: RoutingTrace, options: dict[str, Any]) -> None:
-    job = cloud_job(trace, jobs=cache.jobs(), **options)
-    if job.state in ("done", "failed"):
-        st.rerun()
-    elif job.state == "waiting":
-        st.caption(":material/hourglass: Tokens will be placed after another computation.")
-    else:
-        st.caption(f":material/progress_activity: Tokens are being placed, for {job.seconds:.0f} s so far.")
+    return found_or_waiting(cloud_or_job, "Tokens are being placed", failed="Placing the tokens ended with an error.")
 
 
 def _corners(text: str | None) -> tuple[list[float], list[float]] | None:

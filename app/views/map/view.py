@@ -12,10 +12,8 @@ import streamlit as st
 
 from analysis.maps import routing_clusters, routing_map
 from analysis.projection import Projection
-from app import cache, state, status
+from app import cache, state
 from app.components.plot_bridge import row_of
-from app.failed_jobs import tell_failed
-from app.jobs import Job
 from app.links import tell_lost_run
 from app.panel import Brush, empty, mode, panel
 from app.questions import expert_groups
@@ -24,11 +22,12 @@ from app.views.map import sentences as map_sentences
 from app.views.map.cloud import LEAST, render_cloud
 from app.views.map.controls import METHODS, NO_RUN, Asked, controls, described_by, other_runs, values_of
 from app.views.map.hidden import hidden_groups, hide
-from app.views.map.kept import Mapped, MapQuestion, PromptGroups, groups_or_job, umap_or_job
+from app.views.map.kept import Mapped, MapQuestion, groups_or_job, umap_or_job
 from app.views.map.neighbors import draw_nearest, nearest_of_items, nearest_to_focus
 from app.views.map.picked import pick as pick_points
 from app.views.map.picked import picked_table
 from app.views.map.points import cluster_color, color_of, described, picked_rows
+from app.waiting import found_or_waiting
 from figures.map_places import inside, kind_labels
 from figures.scatter import MOST_POINTS, PointColor, scatter
 from routing import RoutingTrace, Selection
@@ -44,7 +43,6 @@ _DEFINITIONS: dict[Mapped, tuple[str, ...]] = {
     "token": ("project", "map_quality", "token_overlap", "token_sample"),
     "adapter": ("project", "map_quality", "adapter_signatures"),
 }
-_POLL_SECONDS = 1.0
 
 
 def render(trace: RoutingTrace, selection: Selection) -> None:
@@ -197,15 +195,13 @@ def _principal_components(trace: RoutingTrace, question: MapQuestion) -> Project
 
 def _umap(trace: RoutingTrace, question: MapQuestion, *, meanwhile: Projection) -> Projection:
     """The UMAP; the principal components as long as it is being computed."""
-    found = umap_or_job(trace, question, jobs=cache.jobs())
-    if isinstance(found, Projection):
-        return found
-    if found.state == "failed":
-        tell_failed("UMAP ended with an error; these are principal components.", found)
-    else:
-        status.waiting_for("UMAP is being computed")
-        _wait_for_umap(trace, question)
-    return meanwhile
+    found = found_or_waiting(
+        lambda: umap_or_job(trace, question, jobs=cache.jobs()),
+        "UMAP is being computed",
+        failed="UMAP ended with an error; these are principal components.",
+        meanwhile="these are principal components",
+    )
+    return meanwhile if found is None else found
 
 
 def _color(trace: RoutingTrace, points: pd.DataFrame, asked: Asked) -> tuple[PointColor, str]:
@@ -221,45 +217,18 @@ def _color(trace: RoutingTrace, points: pd.DataFrame, asked: Asked) -> tuple[Poi
             else cache.answer(trace, routing_clusters, of=of, values=values)
         )
         return cluster_color(points, clustering, of=of, n_features=len(trace.tasks))
-    found = groups_or_job(trace, values=values, seed=asked.question.seed, jobs=cache.jobs())
-    if isinstance(found, PromptGroups):
-        n_features = int(trace.expert_exists.sum())
-        color, sentence = cluster_color(points, found.clustering, of=of, n_features=n_features)
-        agreed = map_sentences.of_agreement(found.with_tasks, what="tasks")
-        return color, f"{sentence} {agreed} {map_sentences.OF_SHARED_WORDS}"
-    if found.state == "failed":
-        tell_failed("The search for clusters ended with an error; colors are tasks.", found)
-    else:
-        status.waiting_for("Clusters are being searched and tested")
-        _wait_for_groups(trace, asked.question)
-    return color_of(trace, points, of=of, color="task")
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _wait_for_umap(trace: RoutingTrace, question: MapQuestion) -> None:
-    """Say that the UMAP is being computed, until it is there."""
-    found = umap_or_job(trace, question, jobs=cache.jobs())
-    _tell(found, what="UMAP is being computed", meanwhile="these are principal components")
-
-
-@st.fragment(run_every=_POLL_SECONDS)
-def _wait_for_groups(trace: RoutingTrace, question: MapQuestion) -> None:
-    """Say that clusters are being searched, until they are there."""
-    found = groups_or_job(trace, values=question.values, seed=question.seed, jobs=cache.jobs())
-    _tell(found, what="Clusters are being searched and tested", meanwhile="colors are tasks")
-
-
-def _tell(found: object, *, what: str, meanwhile: str) -> None:
-    if not isinstance(found, Job) or found.state in ("done", "failed"):
-        st.rerun()
-    elif found.state == "waiting":
-        st.caption(f":material/hourglass: {what}, after another computation; meanwhile {meanwhile}.")
-    else:
-        # UMAP compiles itself when it is first used on a machine.
-        st.caption(
-            f":material/progress_activity: {what}, for {found.seconds:.0f} s so far (the first may take a minute); "
-            f"meanwhile {meanwhile}."
-        )
+    found = found_or_waiting(
+        lambda: groups_or_job(trace, values=values, seed=asked.question.seed, jobs=cache.jobs()),
+        "Clusters are being searched and tested",
+        failed="The search for clusters ended with an error; colors are tasks.",
+        meanwhile="colors are tasks",
+    )
+    if found is None:
+        return color_of(trace, points, of=of, color="task")
+    n_features = int(trace.expert_exists.sum())
+    color, sentence = cluster_color(points, found.clustering, of=of, n_features=n_features)
+    agreed = map_sentences.of_agreement(found.with_tasks, what="tasks")
+    return color, f"{sentence} {agreed} {map_sentences.OF_SHARED_WORDS}"
 
 
 def _parameters(trace: RoutingTrace, projection: Projection, asked: Asked) -> str:
