@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 import xarray as xr
 
@@ -15,6 +14,7 @@ from app import cache, choices, state
 from app.components.plot_bridge import Click, Label, Range, Tooltip
 from app.panel import mode, panel
 from app.views.tasks import sentences as task_sentences
+from app.views.tasks.cell_rows import cell_rows
 from app.views.tasks.made_of import of_cell
 from app.views.tasks.orders import tested
 from app.views.tasks.part import pick
@@ -136,7 +136,7 @@ def _heatmap(trace: RoutingTrace, selection: Selection, asked: Asked) -> None:
         + _pooling(cells)
         + _of_orders(trace, rows, columns, asked)
         + _part(window, shape),
-        table=lambda: _table(special, groups=groups[top:bottom], experts=experts[left:right]),
+        table=lambda: cell_rows(special, groups=groups[top:bottom], experts=experts[left:right]),
         definitions=_DEFINITIONS[asked.values],
         made_of=of_cell(special, picked=selection.experts),
         on_click=clicked,
@@ -282,14 +282,3 @@ def _pooling(cells: Cells) -> str:
     if cells.n_pooled == 1:
         return ""
     return f" Each column stands for {cells.n_pooled} neighbors and shows, row by row, the one that stands out most."
-
-
-def _table(special: xr.Dataset, *, groups: list[str], experts: list[tuple[str, int]]) -> pd.DataFrame:
-    """The cells that are shown, those beyond chance first, the strongest first."""
-    columns = ["rate", "lift", "z", "p_value", "q_value", "significant"]
-    layers = list(dict.fromkeys(layer for layer, _ in experts))
-    rows = special[columns].sel(group=groups, layer=layers).to_dataframe().reset_index().dropna(subset=["rate"])
-    shown = pd.MultiIndex.from_frame(rows[["layer", "expert"]]).isin(experts)
-    rows = rows[shown].assign(strength=rows["lift"].abs().replace(np.inf, np.nan))
-    rows = rows.sort_values(["significant", "strength"], ascending=False, kind="stable").drop(columns="strength")
-    return rows.rename(columns={"group": str(special.attrs.get("over", "group"))})
