@@ -118,9 +118,8 @@ class TraceWriter:
             )  # fmt: skip
         self._vectors: list[str] = []
         self._prompt_ids: list[str] = []
-        self._n_prompts_written = self._n_prompts_named = 0
+        self._n_prompts_written = self._n_prompts_named = self._n_rows = 0
         self._held: list[tuple[int, int]] = []  # (rows, checksum) of batches that wait for the prompts they name
-        self._n_rows = 0  # rows in the arrays, those of held batches included
         self._tasks: list[dict[str, Any]] = []
         self._n_parts = self._n_batches = 0
         self._failed: RecordingError | None = None
@@ -179,8 +178,7 @@ class TraceWriter:
     def announce_prompts(self, ids: Sequence[str]) -> None:
         """Name the prompts that the next `set_prompts` will add to the table, so that their tokens can be appended now.
 
-        The whole table is written anew each time, which is too much for every batch of a loop that never said what it
-        would read. Batches that name an announced prompt are written at once, and committed with that table.
+        Batches that name an announced prompt are written at once, and committed with that table.
         """
         self._require_open()
         self._prompt_ids.extend(ids)
@@ -269,6 +267,7 @@ class TraceWriter:
         arrays = stored_arrays(batch, self._specs)
         named = dict(zip(self._specs, arrays, strict=True))
         require_numbers(named, layer_facts=self.layer_facts, prompt_ids=self._prompt_ids, specs=self._specs)
+        self._n_prompts_named = max(self._n_prompts_named, 1 + int(named["prompt"].max(initial=-1)))
         self._guarded(lambda: self._write_batch(arrays))
         if self.n_tokens // self._chunk_tokens > self._n_parts:
             self._n_parts = write_missing_parts(
@@ -347,10 +346,7 @@ class TraceWriter:
             for appender in self._appenders:
                 appender.sync()
             self._log.sync()
-        n_rows = len(arrays[0])
-        self._n_rows += n_rows
-        if n_rows:
-            self._n_prompts_named = max(self._n_prompts_named, 1 + int(arrays[list(self._specs).index("prompt")].max()))
+        self._n_rows += len(arrays[0])
         self._held.append((self._n_rows, crc))
         self._commit()
 
@@ -361,9 +357,8 @@ class TraceWriter:
         for n_tokens, crc in held:
             self._log.commit_batch(n_tokens, crc)
             self.n_tokens = n_tokens
-        if held:
-            for appender in self._appenders:
-                appender.publish()
+        for appender in self._appenders if held else ():
+            appender.publish()
 
     def _write_header(self, *, final: bool = False) -> None:
         header = header_of(
