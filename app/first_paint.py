@@ -39,6 +39,7 @@ _PARTS = (
     "BidiComponent",
     "Button",
     "ButtonGroup",
+    "Html",
     "MenuButton",
     "Metric",
     "PageLink",

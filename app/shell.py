@@ -93,7 +93,7 @@ def _show(view: View) -> None:
     labels = {each.name: each.label for each in found} | {offer.name: offer.label}
     with st.container(key="header", gap="xsmall"):
         bar = st.container(horizontal=True, vertical_alignment="center", gap="xsmall")
-        with bar, st.container(width=262):
+        with bar, st.container(width=236):
             choices.choose(
                 "Run", list(labels), name="run", shown=labels.__getitem__, kind="select", label_visibility="collapsed"
             )
