@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from figures.pieces import snippet
@@ -27,7 +28,7 @@ def matching_prompts(
     """Rows of the prompts of these tasks, with this outcome, whose id or texts hold this text.
 
     Returns:
-        (prompt) · row of `trace.prompts` · ascending.
+        (prompt) · row of `trace.prompts` · ascending; of a run that was stopped, first those that were read.
     """
     table = trace.prompts
     keep = pd.Series(data=True, index=table.index)
@@ -43,7 +44,11 @@ def matching_prompts(
             texts = table[column].fillna("").astype(str)
             found |= texts.str.contains(text, case=False, regex=False)
         keep &= found
-    return tuple(int(row) for row in table.index[keep])
+    rows = table.index[keep]
+    if not trace.provenance.complete and trace.unit == "token" and trace.level != "counts":
+        was_read = np.isin(rows, trace.tokens["prompt"].unique())
+        rows = rows[was_read].append(rows[~was_read])
+    return tuple(int(row) for row in rows)
 
 
 def outcome_of(score: float) -> str:

@@ -48,7 +48,12 @@ def _complete(found: TraceSummary) -> Check:
         size = f"{count(found.n_tokens, 'token')} of {size}"
     if found.provenance.complete:
         return Check("good", f"The run came to its end; {size} are here.")
-    return Check("doubt", f"The run did not come to its end; what was committed until then is here: {size}.")
+    # The prompts are listed before the first is read: those that were not reached have no token.
+    return Check(
+        "doubt",
+        "The run did not come to its end; what was committed until then is here: "
+        f"{count(found.n_tokens, found.unit)}, of {count(found.n_prompts, 'prompt')} that were asked for.",
+    )
 
 
 def _proofs(found: TraceSummary) -> list[Check]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -275,3 +276,11 @@ def test_the_only_layer_is_not_called_the_closest():
         "For “a” E0 was selected before E1 by a margin of 0.1001. "
         "The margin is in the middle half of those of all tokens."
     )
+
+
+def test_of_a_stopped_run_the_prompts_that_were_read_come_first():
+    trace = trace_of([[0], [1], [0]], prompts=[1, 1, 2], tasks=["a"] * 4)
+    assert matching_prompts(trace) == (0, 1, 2, 3)
+    stopped = RoutingTrace(replace(trace.storage, provenance=replace(trace.provenance, complete=False)))
+    assert matching_prompts(stopped) == (1, 2, 0, 3)
+    assert matching_prompts(stopped, prompts=("p0", "p2")) == (2, 0)
