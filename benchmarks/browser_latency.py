@@ -3,11 +3,13 @@
     python -m benchmarks.browser_latency                       # maps of 10,000, 100,000 and 1,000,000 tokens
     python -m benchmarks.browser_latency --tokens 10000
     python -m benchmarks.browser_latency --heatmap             # 160 tasks x 14,848 experts, too: takes minutes
+    python -m benchmarks.browser_latency --tokens --heatmap --runs /tmp/runs    # only that, on a run that is kept
 
 Starts the app on synthetic runs, opens it in the `chromium` on PATH without a graphics card, and prints tables. The
 first picture is timed from the request to the painted canvas, with the layout found before; bytes are those of the
-socket between server and browser. Pan and zoom are timed from a step of the mouse to the frame after the next; beside
-it what drawing took in the page.
+socket between server and browser. Pan and zoom of a map are timed from a step of the mouse to the frame after the
+next; beside it what drawing took in the page. Those of a heatmap are timed from the end of the drag, or from the click,
+to the frame that shows the last change of the page.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from urllib.parse import urlencode
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from benchmarks.app_latency import wide_trace
+from benchmarks.app_latency import WIDE, wide_trace
 from benchmarks.count_scan import synthetic_trace
 from routing import save_trace
 
@@ -43,6 +45,22 @@ MAP = """() => [...document.querySelectorAll('*')].map(each => each.shadowRoot?.
 STAGE = f"({MAP})().querySelector('.stage').getBoundingClientRect()"
 BOX = f"() => (({{ x, y, width, height }}) => [x, y, width, height])({STAGE})"
 FRAME = f"() => Number(({MAP})().dataset.ms)"
+MAP_COLUMNS = ["points", "placed and drawn", "first picture", "sent", "pan, median / p95 (drawing)", "zoom"]
+MAP_COLUMNS += ["whole, drawn", "text of a point", "lasso", "heap"]
+HEATMAP_COLUMNS = ["heatmap", "first picture", "sent", "into a part, median (least to most)", "out to the whole"]
+ZOOMS = 5
+# Begins to keep when the reader let go of the mouse, and when the last change since then was on the screen.
+WATCH = """() => {
+  const told = (window.told = { began: 0, drawn: 0 });
+  document.addEventListener('mouseup', () => (told.began = performance.now()), { once: true, capture: true });
+  const changed = () => requestAnimationFrame(() => requestAnimationFrame(() => (told.drawn = performance.now())));
+  window.watch?.disconnect();
+  window.watch = new MutationObserver(changed);
+  const all = { subtree: true, childList: true, characterData: true, attributes: true };
+  window.watch.observe(document.querySelector('[data-testid=stMain]'), all);
+}"""
+STILL = """() => document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'
+  && window.told.began && performance.now() - Math.max(window.told.began, window.told.drawn) > 500"""
 HEAP = "() => performance.memory.usedJSHeapSize / 1e6"
 
 
@@ -180,26 +198,23 @@ def _of(frames: list[tuple[float, float]]) -> str:
 def heatmap_rows(browser: Browser, base: str) -> list[list[str]]:
     """What the heatmap of 160 tasks x 14,848 experts costs, and the map of its load."""
     rows = []
-    tested = {"run": "heatmap", "rows": "recorded"}
+    tested = {"run": WIDE, "rows": "recorded"}
+    # Once for the test behind the muted cells, which is kept beside the run.
     Session(browser).opened(f"{base}/tasks?{urlencode(tested)}", _tested)
     for name, view, query, ready in (
         ("160 × 14,848, model order", "tasks", tested, _tested),
         ("160 × 256, one layer", "tasks", tested | {"layers": "L07"}, _tested),
-        ("58 × 256, load", "load", {"run": "heatmap"}, lambda page: _drawn(page, "load_heatmap")),
+        ("58 × 256, load", "load", {"run": WIDE}, lambda page: _drawn(page, "load_heatmap")),
     ):
         session = Session(browser)
         address = f"{base}/{view}?{urlencode(query)}"
         session.opened(address, ready)
+        session.page.context.close()
         session = Session(browser)
         seconds = session.opened(address, ready)
-        rows.append(
-            [
-                name,
-                f"{seconds:.1f} s",
-                f"{session.received / 1e6:.1f} MB",
-                _zoomed(session) if name.startswith("160 × 14") else "–",
-            ]
-        )
+        zooms = _zooms(session) if name.startswith("160 × 14") else ["–", "–"]
+        rows.append([name, f"{seconds:.1f} s", f"{session.received / 1e6:.1f} MB", *zooms])
+        session.page.context.close()
     return rows
 
 
@@ -212,19 +227,39 @@ def _tested(page: Page) -> None:
     _drawn(page, "tasks_heatmap")
 
 
-def _zoomed(session: Session) -> str:
-    """From the end of a drag to the part drawn anew, in single cells."""
+def _zooms(session: Session) -> list[str]:
+    """Into a part that is drawn in single cells, and out to the whole again."""
     page = session.page
-    before = session.received
-    pane = page.locator(".st-key-tasks_heatmap .nsewdrag").first.bounding_box()
+    ways: list[list[float]] = [[], []]
+    sent: list[list[int]] = [[], []]
+    for _ in range(ZOOMS):
+        for way, (act, seen) in enumerate(((_drag, "visible"), (_whole, "hidden"))):
+            before = session.received
+            page.evaluate(WATCH)
+            act(page)
+            page.get_by_text("This is a part").wait_for(state=seen)
+            page.wait_for_function(STILL)
+            ways[way].append(float(page.evaluate("() => window.told.drawn - window.told.began")))
+            sent[way].append(session.received - before)
+    return [_told(times, size) for times, size in zip(ways, sent, strict=True)]
+
+
+def _told(milliseconds: list[float], sent: list[int]) -> str:
+    seconds = np.array(milliseconds) / 1000
+    return f"{np.median(seconds):.2f} ({seconds.min():.2f} to {seconds.max():.2f}) s, {np.median(sent) / 1e6:.2f} MB"
+
+
+def _drag(page: Page) -> None:
+    pane = page.locator(".st-key-tasks_heatmap .nsewdrag").nth(1).bounding_box()
     assert pane is not None
     page.mouse.move(pane["x"] + pane["width"] * 0.4, pane["y"] + 60)
     page.mouse.down()
     page.mouse.move(pane["x"] + pane["width"] * 0.43, pane["y"] + 300, steps=5)
     page.mouse.up()
-    start = time.perf_counter()
-    page.get_by_text("This is a part").wait_for()
-    return f"{time.perf_counter() - start:.1f} s, {(session.received - before) / 1e6:.1f} MB"
+
+
+def _whole(page: Page) -> None:
+    page.get_by_role("button", name="Whole table").click()
 
 
 def _table(head: list[str], rows: list[list[str]]) -> None:
@@ -240,33 +275,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--heatmap", action="store_true")
+    parser.add_argument("--runs", type=Path, help="keep the runs in this folder, and use those that it holds")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        folder = asked.runs or Path(scratch)
         for n_tokens in asked.tokens:
             shape = {"n_layers": 4, "n_experts": 32, "top_k": 4, "n_prompts": max(40, n_tokens // 50)}
-            save_trace(synthetic_trace(n_tokens, **shape), Path(folder) / f"tokens-{n_tokens}")
-        if asked.heatmap:
-            save_trace(wide_trace(), Path(folder) / "heatmap")
+            if not (folder / f"tokens-{n_tokens}").is_dir():
+                save_trace(synthetic_trace(n_tokens, **shape), folder / f"tokens-{n_tokens}")
+        if asked.heatmap and not (folder / WIDE).is_dir():
+            save_trace(wide_trace(), folder / WIDE)
         chromium = shutil.which("chromium")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        with server(Path(folder)) as base:
-            _table(
-                [
-                    "points",
-                    "placed and drawn",
-                    "first picture",
-                    "sent",
-                    "pan, median / p95 (drawing)",
-                    "zoom",
-                    "whole, drawn",
-                    "text of a point",
-                    "lasso",
-                    "heap",
-                ],
-                [map_row(browser, base, n_tokens) for n_tokens in asked.tokens],
-            )
+        with server(folder) as base:
+            if asked.tokens:
+                _table(MAP_COLUMNS, [map_row(browser, base, n_tokens) for n_tokens in asked.tokens])
             if asked.heatmap:
-                _table(["heatmap", "first picture", "sent", "zoom into a part"], heatmap_rows(browser, base))
+                _table(HEATMAP_COLUMNS, heatmap_rows(browser, base))
         browser.close()
 
 
