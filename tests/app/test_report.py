@@ -18,21 +18,13 @@ from app.report.markdown import blocks_html, inline_html
 from app.report.page import report_page
 from app.report.parts import Panel, Section
 from app.report.run import run_report, view_report
-from routing import RoutingTrace, open_trace, save_trace
+from routing import open_trace, save_trace
 from tests.adapter_traces import task_moe_trace
 from tests.analysis.test_findings import stored_knock_out
 from tests.counted import counted
+from tests.hostile import hostile
 from tests.odd_runs import ODD
 from tests.traces import planted_trace
-
-HOSTILE = (
-    "<script>window.hacked = true</script>",
-    "</script><img src=x onerror='window.hacked = true'>",
-    "![picture](https://example.org/picture.png) [link](javascript:window.hacked=true)",
-    '" onmouseover="window.hacked = true',
-    "\u202egnirts desrever \x07",
-    "--> <!-- ]]> %{x} {{y}} &lt;b&gt; \u2028",
-)
 
 
 class Elements(HTMLParser):
@@ -57,33 +49,14 @@ class Elements(HTMLParser):
             self.scripts[self.open] = self.scripts.get(self.open, "") + data
 
 
-def hostile_trace() -> RoutingTrace:
-    trace = planted_trace(seed=3, n_tasks=3, n_prompts_a_task=6, n_layers=2, strength=5.0)
-    prompts = trace.prompts.copy()
-    tasks = {task: f"{n} {HOSTILE[n]}" for n, task in enumerate(trace.tasks)}
-    prompts["prompt"] = [f"{name} {HOSTILE[n % len(HOSTILE)]}" for n, name in enumerate(prompts["prompt"])]
-    prompts["task"] = prompts["task"].map(tasks)
-    prompts["task_type"] = prompts["task_type"].map(lambda kind: f"<b>{kind}</b>")
-    for column in ("text", "target", "prediction"):
-        prompts[column] = [f"{HOSTILE[n % len(HOSTILE)]}\n{HOSTILE[-1 - n % 5]}" for n in range(len(prompts))]
-    parts = {name: getattr(trace, name).values for name in ("scores", "weights")}
-    return trace.from_arrays(
-        trace.experts.values,
-        **parts,
-        layer_facts=trace.layer_facts,
-        tokens=trace.tokens,
-        prompts=prompts,
-        provenance=trace.provenance,
-    )
-
-
 @pytest.fixture(scope="module")
-def hostile() -> str:
-    return run_report(hostile_trace(), name="</title><script>window.hacked = true</script>")
+def page() -> str:
+    trace = hostile(planted_trace(seed=3, n_tasks=4, n_prompts_a_task=6, n_layers=2, strength=5.0))
+    return run_report(trace, name="</title><script>window.hacked = true</script>")
 
 
-def test_a_report_names_no_other_file_and_forbids_all_requests(hostile):
-    elements = Elements(hostile)
+def test_a_report_names_no_other_file_and_forbids_all_requests(page):
+    elements = Elements(page)
     for tag, attributes in elements.seen:
         assert not {"src", "srcset", "action", "background"} & set(attributes), tag
         assert tag not in ("link", "img", "iframe", "object", "embed", "form", "base")
@@ -91,16 +64,16 @@ def test_a_report_names_no_other_file_and_forbids_all_requests(hostile):
     (policy,) = (dict(a)["content"] for tag, a in elements.seen if dict(a).get("http-equiv"))
     assert policy.startswith("default-src 'none'; script-src 'nonce-")
     assert "unsafe-inline" not in policy.split("style-src")[0]
-    assert "@import" not in hostile.split("</style>")[0]
-    assert "url(" not in hostile.split("</style>")[0]
+    assert "@import" not in page.split("</style>")[0]
+    assert "url(" not in page.split("</style>")[0]
 
 
-def test_plotly_is_in_it_once(hostile):
-    assert hostile.count(get_plotlyjs()[:2000]) == 1
+def test_plotly_is_in_it_once(page):
+    assert page.count(get_plotlyjs()[:2000]) == 1
 
 
-def test_hostile_texts_stay_texts(hostile):
-    elements = Elements(hostile)
+def test_hostile_texts_stay_texts(page):
+    elements = Elements(page)
     scripts = [attributes for tag, attributes in elements.seen if tag == "script"]
     run = [each for each in scripts if each.get("type") != "application/json"]
     assert len(run) == 2
@@ -109,18 +82,18 @@ def test_hostile_texts_stay_texts(hostile):
         assert not [name for name in attributes if name.startswith("on")], tag
     for name, text in elements.scripts.items():
         assert json.loads(text) is not None, name
-    assert "<script>window.hacked" not in hostile
-    assert "&lt;script&gt;window.hacked" in hostile
-    assert "[U+202E]gnirts" in hostile
+    assert "<script>window.hacked" not in page
+    assert "&lt;script&gt;window.hacked" in page
+    assert "[U+202E]gnirts" in page
 
 
-def test_a_report_holds_what_belongs_to_its_figures(hostile):
-    assert hostile.count('class="plot"') >= 5
+def test_a_report_holds_what_belongs_to_its_figures(page):
+    assert page.count('class="plot"') >= 5
     for said in ("What stands out", "Can it be trusted?", "What the numbers mean", "How the run was recorded"):
-        assert f"<h2>{said}</h2>" in hostile
-    assert "PlantedForCausalLM" in hostile
-    assert "<strong>Question.</strong>" in hostile
-    assert "Trustworthiness <strong>" in hostile
+        assert f"<h2>{said}</h2>" in page
+    assert "PlantedForCausalLM" in page
+    assert "<strong>Question.</strong>" in page
+    assert "Trustworthiness <strong>" in page
 
 
 def test_the_numbers_of_a_figure_are_all_there():

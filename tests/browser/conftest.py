@@ -10,7 +10,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -18,9 +17,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from app.view_list import VIEWS
-from routing import RoutingTrace, adapters_of, save_trace
+from routing import save_trace
 from tests.adapter_traces import hyper_moe_trace, pha_trace, task_moe_trace
 from tests.browser.stories import save_stories
+from tests.hostile import hostile
 from tests.tiny import save_tiny
 from tests.traces import planted_trace
 
@@ -29,16 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_MS = 30_000
 expect.set_options(timeout=PATIENCE_MS)
 LOCAL = {"127.0.0.1", "localhost"}
-HOSTILE = (
-    "<script>window.hacked = true</script>",
-    "<img src=x onerror='window.hacked = true'>",
-    "![picture](https://example.org/picture.png)",
-    "[link](javascript:window.hacked=true)",
-    "$\\alpha$ **bold** :red[red] `code`",
-    "\u202egnirts desrever",
-    "\x07\x00 bell",
-    "%{x} {{y}}",
-)
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -106,48 +96,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_tiny(folder / "tiny", "olmoe", max_position_embeddings=4096, hidden_size=64, num_hidden_layers=32)
     (folder / "tiny" / "README.md").write_text("# tiny\n\nIts weights are random. It is there to be recorded.\n")
     return folder
-
-
-def hostile(trace: RoutingTrace) -> RoutingTrace:
-    """The same routing under texts, names and tokens that are markup, scripts and control characters."""
-
-    def text(number: int) -> str:
-        return HOSTILE[number % len(HOSTILE)]
-
-    prompts = trace.prompts.copy()
-    tasks = {task: f"{number} {text(number)}" for number, task in enumerate(trace.tasks)}
-    prompts["prompt"] = [f"{name} {text(row)}" for row, name in enumerate(prompts["prompt"])]
-    prompts["task"] = prompts["task"].map(tasks)
-    prompts["task_type"] = prompts["task_type"].map(lambda kind: f"<b>{kind}</b>")
-    for column in ("text", "target", "prediction"):
-        prompts[column] = [f"{text(row)} {text(row + 1)}" for row in range(len(prompts))]
-    parts = {name: getattr(trace, name).values for name in ("scores", "weights", "logits")}
-    facts = [
-        replace(each, expert_names=each.expert_names and [tasks[name] for name in each.expert_names])
-        for each in trace.layer_facts
-    ]
-    if (held := trace.adapters) is not None:
-        keys = held.keys.assign(key=held.keys["key"].map(lambda key: tasks.get(key, key)))
-        conditioning = {name: table.values for name, table in held.conditioning.items()}
-        parts["adapters"] = adapters_of(held.sites, keys, held.parameters.values, conditioning=conditioning)
-        parts |= {"adapter_index": trace.adapter_index.values, "adapter_ratio": trace.adapter_ratio.values}
-    named = tasks | dict(zip(trace.prompts["prompt"], prompts["prompt"], strict=True))
-    vectors = {}
-    for name, table in trace.vectors.items():
-        axis = table.dims[0]
-        known = {axis: [named.get(each, each) for each in table[axis].values]} if axis in table.coords else {}
-        vectors[name] = table.assign_coords(known)
-    return RoutingTrace.from_arrays(
-        trace.experts.values,
-        **parts,
-        layer_facts=facts,
-        tokens=trace.tokens,
-        prompts=prompts,
-        unit=trace.unit,
-        vectors=vectors,
-        vocabulary={token_id: f" {text(int(token_id))}" for token_id in trace.vocabulary.index},
-        provenance=trace.provenance,
-    )
 
 
 @pytest.fixture(scope="session")
