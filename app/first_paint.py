@@ -8,7 +8,6 @@ own page and the style in it; Streamlit answers every other address.
 from __future__ import annotations
 
 import asyncio
-import functools
 import signal
 import webbrowser
 from collections.abc import AsyncIterator
@@ -34,19 +33,6 @@ _WIDTH = f"""
 const width = parseInt(localStorage.getItem("sidebarWidth"), 10) || {SIDEBAR};
 document.documentElement.style.setProperty("--sidebar", `${{width}}px`);
 """
-# What nearly every page consists of: fetched while the session begins, it comes at once and not piece by piece.
-_PARTS = (
-    "BidiComponent",
-    "Button",
-    "ButtonGroup",
-    "Html",
-    "MenuButton",
-    "Metric",
-    "PageLink",
-    "PlotlyChart",
-    "Selectbox",
-    "StreamlitMarkdown",
-)
 _START_SECONDS = 0.5
 
 
@@ -63,13 +49,7 @@ async def _first(request: Request) -> Response:
     # Not in the head: there Streamlit's own rules would come later, and of two as good as each other the later holds.
     ours = f"<body><style>{style}</style><script>{_WIDTH}</script>"
     index = _INDEX.read_text("utf-8").replace("<body>", ours, 1)
-    return HTMLResponse(index.replace("</head>", f"{_parts()}</head>", 1), headers={"Cache-Control": "no-cache"})
-
-
-@functools.cache
-def _parts() -> str:
-    found = [path.name for part in _PARTS for path in (_INDEX.parent / "static" / "js").glob(f"{part}.*.js")]
-    return "".join(f'<link rel="modulepreload" crossorigin href="./static/js/{name}">' for name in found)
+    return HTMLResponse(index, headers={"Cache-Control": "no-cache"})
 
 
 @asynccontextmanager

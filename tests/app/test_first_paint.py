@@ -34,12 +34,6 @@ def test_every_page_begins_with_our_style_and_all_that_streamlit_sends():
         assert [line for line in plain.splitlines() if line.strip() not in got] == []
 
 
-def test_what_is_fetched_ahead_is_there():
-    fetched = [part.split('"')[0] for part in page("/").split('<link rel="modulepreload" crossorigin href="')[1:]]
-    assert len([each for each in fetched if "PlotlyChart" in each]) == 1
-    assert [each for each in fetched if not (STATIC / each).is_file()] == []
-
-
 def test_streamlit_run_finds_what_serves_the_page():
     assert discover_asgi_app(MAIN).import_string == "main:app"
 
