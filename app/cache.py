@@ -7,7 +7,9 @@ numbers that says where the trace is, what it holds (its digest), what was asked
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import pickle
 from collections.abc import Callable, Hashable, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 import xarray as xr
 
@@ -35,6 +38,7 @@ __all__ = [
     "jobs",
     "look_again",
     "own_runs",
+    "picture",
     "plans",
     "recordings",
     "run_of",
@@ -51,6 +55,8 @@ T = TypeVar("T")
 _DECIDING = ("routescope", "numpy", "pandas", "scipy", "scikit-learn", "numba", "umap-learn")
 # The traces of the question being asked: the key of a cached function says which they are, and cannot carry them.
 _ASKED: ContextVar[Mapping[str, RoutingTrace]] = ContextVar("asked")
+# Likewise, what draws the figure being asked for.
+_DRAWING: ContextVar[Callable[[], go.Figure]] = ContextVar("drawing")
 
 
 class TraceKey(NamedTuple):
@@ -154,6 +160,14 @@ def tables_left_in(folder: Path) -> dict[str, pd.DataFrame]:
     return {name: table.copy(deep=False) for name, table in _left(str(folder)).items()}
 
 
+def picture(drawn: Callable[..., go.Figure], *arguments: Any, **options: Any) -> go.Figure:
+    """The figure that a function of a module draws, once for all sessions. Read it, never write into it."""
+    # Only written, never read back: equal bytes are equal contents. A function without a name of its own is refused.
+    what = pickle.dumps((drawn, arguments, sorted(options.items())))
+    _DRAWING.set(partial(drawn, *arguments, **options))
+    return _drawn(hashlib.blake2b(what).hexdigest())
+
+
 def _asked(traces: Mapping[str, RoutingTrace], question: Question) -> Any:
     token = _ASKED.set(traces)
     try:
@@ -228,6 +242,11 @@ def _opened(key: TraceKey) -> RoutingTrace:
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _left(key: str) -> dict[str, pd.DataFrame]:
     return {path.stem: pd.read_parquet(path) for path in sorted(Path(key).glob("*.parquet"))}
+
+
+@st.cache_resource(max_entries=128, show_spinner=False)
+def _drawn(key: str) -> go.Figure:
+    return _DRAWING.get()()
 
 
 @st.cache_resource(max_entries=512, show_spinner=False)

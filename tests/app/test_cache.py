@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from analysis.load import expert_load
@@ -118,3 +121,30 @@ def test_definitions_come_from_the_one_document():
         assert section.text.startswith("**")
         assert definition_of(heading) == section
     assert definition_of("there is no such metric") is None
+
+
+def dots(table: pd.DataFrame, *, title: str) -> go.Figure:
+    CALLS.append(title)
+    return go.Figure(
+        go.Scatter(x=table.index, y=table["y"], name=table.attrs.get("name", "")), {"title": {"text": title}}
+    )
+
+
+def test_a_picture_is_drawn_anew_when_what_it_shows_has_changed_and_only_then():
+    CALLS.clear()
+    table = pd.DataFrame({"y": [0.1, 0.2]}, index=["a", "b"])
+    first = cache.picture(dots, table, title="one")
+    assert cache.picture(dots, table.copy(deep=False), title="one") is first
+    assert first.layout.title.text == "one"
+    for other in (table + 1e-15, table.rename(index={"b": "c"}), table.assign(y=np.float32(0.1)), table.iloc[::-1]):
+        assert cache.picture(dots, other, title="one") is not first
+    named = table.copy()
+    named.attrs["name"] = "series"
+    assert cache.picture(dots, named, title="one").data[0].name == "series"
+    assert cache.picture(dots, table, title="two").layout.title.text == "two"
+    assert len(CALLS) == 7
+
+
+def test_a_function_that_others_may_share_a_name_with_draws_no_kept_picture():
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        cache.picture(lambda: go.Figure())

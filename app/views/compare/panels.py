@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from analysis.information import task_information
@@ -46,14 +48,15 @@ def routing_panels(sides: Sides) -> bool:
         table = sides.ask(comparing.overlap)
         panel(
             "Weight that both runs give to the same experts",
-            interval_dots(
+            cache.picture(
+                _share_dots,
                 [str(layer) for layer in table.index],
                 {"same experts": (table["saturation"].to_numpy(float), None, None)},
                 value_title="share of the weight",
                 marks={"with another row": table["chance"].to_numpy(float)},
                 number_format=".1%",
                 mode=mode(),
-            ).update_layout(xaxis_tickformat=".2~%"),
+            ),
             key="compare_overlap",
             reading=told.of_overlap(table, names=sides.names),
             table=table.reset_index,
@@ -69,7 +72,7 @@ def routing_panels(sides: Sides) -> bool:
     with left:
         panel(
             "How much the routing changed",
-            churn_dots(changed, mode=mode()),
+            cache.picture(churn_dots, changed, mode=mode()),
             key="compare_churn",
             reading=told.of_churn(changed, names=sides.names, unit=sides.trace.unit),
             table=changed.reset_index,
@@ -79,7 +82,7 @@ def routing_panels(sides: Sides) -> bool:
     with right:
         panel(
             f"What {sentences.escaped(sides.names[0])} had already selected",
-            rank_curves(kept, mode=mode()),
+            cache.picture(rank_curves, kept, mode=mode()),
             key="compare_kept",
             reading=told.of_kept(kept, names=sides.names),
             table=kept.reset_index,
@@ -102,7 +105,7 @@ def use_panel(sides: Sides) -> None:
 
     panel(
         "Experts used otherwise",
-        difference_dots(shown, one=sides.names[1], other=sides.names[0], n_shown=_SHOWN, mode=mode()),
+        cache.picture(difference_dots, shown, one=sides.names[1], other=sides.names[0], n_shown=_SHOWN, mode=mode()),
         key="compare_use",
         reading=told.of_use(table, names=sides.names, expert_names=sides.trace.expert_names)
         + told.of_picked(table, sides.selection.experts, names=sides.names, expert_names=sides.trace.expert_names)
@@ -130,7 +133,8 @@ def score_panel(sides: Sides) -> None:
     middle, low, high = (ordered[f"difference{end}"].to_numpy(float) for end in ("", "_low", "_high"))
     panel(
         "Whose answers changed",
-        interval_dots(
+        cache.picture(
+            interval_dots,
             tasks,
             {"difference": (middle, low, high)},
             value_title=f"mean score of {plotly_text(sides.names[1])} − {plotly_text(sides.names[0])}",
@@ -152,14 +156,15 @@ def distance_panel(sides: Sides) -> None:
     table = sides.ask(comparing.distances)
     panel(
         "How differently the layers are loaded",
-        interval_dots(
+        cache.picture(
+            _dots_from_zero,
             [str(layer) for layer in table.index],
             {"distance of the loads": (table["js_bits"].to_numpy(float), None, None)},
             value_title="Jensen–Shannon divergence (bits)",
             marks={"95 % of prompts dealt at random": table["null_95"].to_numpy(float)},
             strong=(table["q_value"] <= 0.05).to_numpy(bool),
             mode=mode(),
-        ).update_layout(xaxis_rangemode="tozero"),
+        ),
         key="compare_distance",
         reading=told.of_distances(table, names=sides.names),
         table=table.reset_index,
@@ -183,14 +188,15 @@ def information_panels(sides: Sides) -> None:
     before, after = (table[name].to_numpy(float) for name in ("share_control", "share"))
     panel(
         "What experts tell about the task",
-        interval_dots(
+        cache.picture(
+            _share_dots,
             [str(layer) for layer in table.index],
             {sides.names[1]: (after, None, None), sides.names[0]: (before, None, None)},
             value_title="share of what there is to know, beyond chance",
             strong=((table["gain_low"] > 0) | (table["gain_high"] < 0)).to_numpy(bool),
             number_format=".1%",
             mode=mode(),
-        ).update_layout(xaxis_tickformat=".2~%"),
+        ),
         key="compare_information",
         reading=told.of_information(table, names=sides.names, untrained=sides.untrained),
         table=table.reset_index,
@@ -204,14 +210,15 @@ def _information_alone(name: str, trace: RoutingTrace) -> None:
     known = table.dropna(subset=["share"])
     panel(
         f"What experts of {sentences.escaped(name)} tell about the task",
-        interval_dots(
+        cache.picture(
+            _share_dots,
             [str(layer) for layer in table.index],
             {"share": (table["share"].to_numpy(float), None, None)},
             value_title="share of what there is to know, beyond chance",
             strong=(table["p_value"] <= 0.05).to_numpy(bool),
             number_format=".1%",
             mode=mode(),
-        ).update_layout(xaxis_tickformat=".2~%"),
+        ),
         key=f"compare_information_{trace.digest[:8]}",
         reading=told.of_information_alone(known),
         table=table.reset_index,
@@ -231,7 +238,7 @@ def balance_panels(sides: Sides) -> None:
             with column:
                 panel(
                     f"How even the layers of {sentences.escaped(each)} are",
-                    layer_tracks(table, _TRACKS, mode=mode()),
+                    cache.picture(layer_tracks, table, _TRACKS, mode=mode()),
                     key=f"compare_balance_{'here' if table is mine else 'there'}",
                     reading=sentences.of_balance(table, threshold=1.5),
                     table=table.reset_index,
@@ -240,12 +247,20 @@ def balance_panels(sides: Sides) -> None:
         return
     panel(
         "How even the layers are",
-        layer_tracks(mine, _TRACKS, other=theirs, names=(sides.names[sides.here], name), mode=mode()),
+        cache.picture(layer_tracks, mine, _TRACKS, other=theirs, names=(sides.names[sides.here], name), mode=mode()),
         key="compare_balance",
         reading=sentences.of_comparison(mine, theirs, name=name),
         table=lambda: pd.concat({sides.names[sides.here]: mine, name: theirs}, names=["run", "layer"]).reset_index(),
         definitions=("load_balance", "max_over_mean"),
     )
+
+
+def _share_dots(*things: Any, **options: Any) -> go.Figure:
+    return interval_dots(*things, **options).update_layout(xaxis_tickformat=".2~%")
+
+
+def _dots_from_zero(*things: Any, **options: Any) -> go.Figure:
+    return interval_dots(*things, **options).update_layout(xaxis_rangemode="tozero")
 
 
 def _pair(sides: Sides) -> tuple[RoutingTrace, RoutingTrace]:

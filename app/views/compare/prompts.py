@@ -133,7 +133,7 @@ def _tokens(sides: Sides, table: pd.DataFrame, offered: list[str], *, prompt: st
     cut = f" The first {_MOST_TOKENS} tokens are drawn; {n_left:,} more are in “Data”." if n_left else ""
     panel(
         f"Token by token: {escaped(prompt)}",
-        token_churn_heatmap(shown, names=sides.names, selected=at, mode=mode()),
+        cache.picture(token_churn_heatmap, shown, names=sides.names, selected=at, mode=mode()),
         key="compare_tokens",
         reading=change_sentences.of_tokens(changes, names=sides.names) + cut,
         table=lambda: comparing.token_rows(changes),
