@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ _MOST_ROWS = 200
 _MOST_CSV_ROWS = 20_000
 # So many points a browser draws as vectors, which print well and need no graphics card.
 _MOST_VECTORS = 3000
+# At the end of a reading, and of nothing that is quoted.
+_HINT, _HINT_AFTER = re.compile(r"\s+(?:Click|Drag over) [^“”]*\Z"), re.compile(r"; click [^“”]*\Z")
 
 
 def report_page(
@@ -55,9 +58,12 @@ def report_page(
     numbers = {id(panel): number for number, panel in enumerate(panels)}
     body = [f"<header><h1>{_text(title)}</h1><p>{_text(subtitle)}</p></header>", _contents(sections)]
     for place, section in enumerate(sections):
-        body.append(f'<section id="s{place}"><h2>{inline_html(section.title)}</h2>')
+        # The report of one view has its question as the title already.
+        heading = f"<h2>{inline_html(section.title)}</h2>" if section.title != title else ""
+        body.append(f'<section id="s{place}">{heading}')
         body += [f"<p>{inline_html(sentence)}</p>" for sentence in section.sentences]
-        body += [_panel(panel, numbers[id(panel)]) for panel in section.panels]
+        level = 3 if heading else 2
+        body += [_panel(panel, numbers[id(panel)], level=level) for panel in section.panels]
         body.append("</section>")
     body += [_definitions(panels), *(_facts(heading, rows) for heading, rows in facts.items())]
     written = "\n".join(part for part in body if part)
@@ -98,17 +104,22 @@ def _contents(sections: Sequence[Section]) -> str:
     return f'<nav aria-label="Contents"><ol>{links}</ol></nav>' if len(sections) > 1 else ""
 
 
-def _panel(panel: Panel, number: int) -> str:
-    parts = [f'<figure id="p{number}"><h3>{inline_html(panel.title)}</h3>']
+def _panel(panel: Panel, number: int, *, level: int) -> str:
+    parts = [f'<figure id="p{number}"><h{level}>{inline_html(panel.title)}</h{level}>']
     if panel.figure is not None:
         height = int(panel.figure.layout.height or 450)
         label = html.escape(_plain(panel.title), quote=True)
         parts.append(
             f'<div class="plot" id="f{number}" role="img" aria-label="{label}" style="height:{height}px"></div>'
         )
-    parts.append(f"<figcaption>{inline_html(panel.reading)}</figcaption>")
+    parts.append(f"<figcaption>{inline_html(_without_hints(panel.reading))}</figcaption>")
     parts.append(_table(panel, number))
     return "\n".join([*parts, "</figure>"])
+
+
+def _without_hints(reading: str) -> str:
+    """A sentence without what it says of clicks at its end: they are answered in the app only."""
+    return _HINT_AFTER.sub(".", _HINT.sub("", reading))
 
 
 def _table(panel: Panel, number: int) -> str:

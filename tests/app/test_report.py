@@ -207,3 +207,19 @@ def test_the_command_writes_a_file(tmp_path: Path):
     (tmp_path / "file").write_text("")
     told = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "--out", str(tmp_path / "file" / "report.html")])
     assert told.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("reading", "kept"),
+    [
+        ("A is busiest. Click a cell to look at it, or the name of a layer to select it.", "A is busiest."),
+        ("Filled is beyond chance; click a dot to pick that expert.", "Filled is beyond chance."),
+        ("“ Click here” brings most.", "“ Click here” brings most."),
+    ],
+)
+def test_a_report_asks_for_no_click_and_has_its_title_once(reading, kept):
+    panel = Panel(title="Load", reading=reading, key="load", table=pd.DataFrame, figure=None)
+    page = report_page("Who works?", subtitle="", sections=[Section(title="Who works?", panels=(panel,))], facts={})
+    assert f"<figcaption>{kept}</figcaption>" in page
+    assert "<h2>Who works?</h2>" not in page
+    assert "<h2>Load</h2>" in page
