@@ -22,7 +22,16 @@ from app.report.parts import Panel
 from app.sentences import spoken
 from figures.theme import Mode
 
-__all__ = ["Brush", "data_popover", "definitions_popover", "empty", "mode", "panel", "panels_shown"]
+__all__ = [
+    "Brush",
+    "data_popover",
+    "definitions_popover",
+    "empty",
+    "keep_for_report",
+    "mode",
+    "panel",
+    "panels_shown",
+]
 
 # A browser gets so many rows at once; of more, those that it shows.
 _AT_ONCE = 5000
@@ -99,9 +108,9 @@ def panel(
         tooltip: what the cells of a large heatmap say when pointed at.
         drawn: draws the picture in place of the figure, which only reports then keep.
     """
-    if (shown := _SHOWN.get()) is not None:
-        kept = Panel(title=title, figure=figure, reading=reading, table=table, definitions=tuple(definitions), key=key)
-        shown.append(kept)
+    keep_for_report(
+        Panel(title=title, figure=figure, reading=reading, table=table, definitions=tuple(definitions), key=key)
+    )
     with st.container(key=f"panel_{key}", gap="xsmall"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
             headings.part(title, width="stretch")
@@ -127,6 +136,12 @@ def panel(
                 target=key, on_click=on_click, on_range=on_range, on_label=on_label, on_hide=on_hide, tooltip=tooltip
             )
         st.markdown(reading)
+
+
+def keep_for_report(part: Panel) -> None:
+    """Let a report of this view hold a part of it, where one is being gathered; `panel` does so by itself."""
+    if (shown := _SHOWN.get()) is not None:
+        shown.append(part)
 
 
 def empty(what: str, remedy: str) -> None:

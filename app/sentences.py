@@ -23,7 +23,9 @@ __all__ = [
     "of_profile",
     "of_scores",
     "of_training",
+    "part_of",
     "percent",
+    "size",
     "spoken",
     "times",
     "training_reference",
@@ -54,6 +56,16 @@ def times(factor: float) -> str:
     """A factor as it is read aloud: 7.5 ×."""
     digits = 1 if factor >= 0.95 else 2
     return f"{factor:.{digits}f}\N{NO-BREAK SPACE}×"
+
+
+def size(ratio: float) -> str:
+    """A ratio of two sizes of one kind: as a percentage, or as a factor from 2 on."""
+    return times(ratio) if 2 <= ratio < np.inf else percent(ratio)
+
+
+def part_of(ratio: float) -> str:
+    """A ratio of two sizes, to stand before the second: 12 % of, 22.5 ×."""
+    return size(ratio) if 2 <= ratio < np.inf else f"{size(ratio)} of"
 
 
 def count(number: int, noun: str, *, plural: str | None = None) -> str:

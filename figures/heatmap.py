@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -72,12 +73,25 @@ def load_heatmap(
             x=columns,
             y=rows,
             mode="markers",
-            marker={"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": INKS[mode].text}},
+            # The end of the scale is as dark on a light page as words are, and the other way round.
+            marker=_cross(INKS[mode].paper),
             hoverinfo="skip",
+            name="idle",
+            showlegend=False,
+        )
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            marker=_cross(INKS[mode].text),
             name="idle: never chosen",
             showlegend=True,
         )
     return figure
+
+
+def _cross(color: str) -> dict[str, Any]:
+    return {"symbol": "x-thin", "size": 7, "line": {"width": 1.5, "color": color}}
 
 
 def layer_expert_heatmap(

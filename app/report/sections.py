@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.correlation import feature_correlation
 from analysis.findings import Finding, findings
 from analysis.findings.control import LEVEL
+from analysis.health import load_health
 from analysis.load import expert_load, idle_experts, load_balance
 from analysis.maps import routing_map, stored_map
 from analysis.scores import task_scores
@@ -18,6 +19,7 @@ from app.questions import task_order
 from app.report.parts import Panel, Section
 from app.report.view_sections import view_sections
 from app.trust import checks
+from app.views.load.sentences import of_all_verdicts
 from app.views.map import sentences as map_sentences
 from app.views.map.kept import strongest_groups
 from app.views.tasks import sentences as task_sentences
@@ -169,7 +171,16 @@ def _load(trace: RoutingTrace, *, seed: int) -> Section:
     load, balance, idle = expert_load(trace), load_balance(trace, seed=seed), idle_experts(trace)
     if balance["max_over_mean"].isna().all():
         return Section(title="Who does the work?", sentences=("No token was routed.",))
+    healthy = pd.DataFrame(load_health(trace, seed=seed)).drop(columns="selection_query")
     panels = (
+        Panel(
+            title="Is the load healthy?",
+            figure=None,
+            reading=of_all_verdicts(healthy),
+            table=lambda: healthy,
+            definitions=("load_health",),
+            key="load_health",
+        ),
         Panel(
             title="Load of every expert against the even share of its layer",
             figure=load_heatmap(load, exists=trace.expert_exists, names=trace.expert_names, mode="light"),

@@ -96,6 +96,11 @@ def test_a_report_holds_what_belongs_to_its_figures(page):
     assert "Trustworthiness <strong>" in page
 
 
+def test_a_report_tells_what_the_checks_of_the_load_saw(page):
+    assert "Is the load healthy?" in page
+    assert re.search(r"Of \d checks?, .*<strong>(act|watch|good|unknown):</strong> ", page)
+
+
 def test_the_numbers_of_a_figure_are_all_there():
     table = pd.DataFrame({"task": [f"t{n}" for n in range(300)], "score": [n / 3 for n in range(300)]})
     panel = Panel(title="A **bold** title", figure=None, reading="It rises.", table=lambda: table, key="scores")

@@ -150,3 +150,10 @@ def test_orders_hold_every_task_and_expert_once():
 @pytest.mark.parametrize("table", [pd.DataFrame({"max_over_mean": [np.nan]}, index=["L0"])])
 def test_nothing_routed_is_said(table):
     assert "No layer routed" in sentences.of_balance(table, threshold=1.5)
+
+
+def test_a_ratio_of_sizes_is_a_percentage_until_it_is_many_times():
+    assert sentences.part_of(0.12) == "12\N{NO-BREAK SPACE}% of"
+    assert sentences.part_of(22.52) == "22.5\N{NO-BREAK SPACE}×"
+    assert sentences.size(1.5) == "150\N{NO-BREAK SPACE}%"
+    assert sentences.part_of(float("nan")) == "unknown of"

@@ -221,6 +221,13 @@ def test_what_is_searched_is_marked_in_the_passage(open_app, query, marked):
         assert (strip(page)["marks"] is not None) == marked
 
 
+def test_an_expert_that_is_looked_for_brings_its_layer(open_app):
+    asked = {"run": "even", "find": "L02·E1", "in": "expert"}
+    assert strip(open_app("tokens", asked))["layer"] == 2
+    assert strip(open_app("tokens", asked | {"layer": "L00"}))["layer"] == 0
+    assert strip(open_app("tokens", {"run": "even", "find": "E1", "in": "expert"}))["layer"] == 1
+
+
 def test_prompts_with_most_of_an_expert_come_first():
     trace = trace_of([[0, 1], [2, 3], [0, 1], [0, 2], [0, 3], [1, 2]], prompts=[0, 0, 1, 1, 2, 2], n_experts=4)
     assert asked_expert(trace, " L00·E0 ", layer="L00") == ("L00", 0)

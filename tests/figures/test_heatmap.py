@@ -7,7 +7,7 @@ import xarray as xr
 from analysis.load import expert_load
 from figures.grid import ColorScale, log2_scale, ratio_text, smallest, thinned
 from figures.heatmap import load_heatmap
-from figures.theme import PERCENT_TICKS
+from figures.theme import INKS, PERCENT_TICKS
 from tests.traces import encoder_decoder_trace, planted_trace, trace_of
 
 
@@ -15,11 +15,13 @@ def test_a_cell_is_the_doublings_of_the_load_over_the_even_share():
     # Four experts, 8 assignments: expert 0 has 4 of them (twice the even share of 2), 1 and 2 have 2, 3 none.
     trace = trace_of([[0, 1], [0, 1], [0, 2], [0, 2]], n_experts=4)
     figure = load_heatmap(expert_load(trace), exists=trace.expert_exists)
-    cells, crosses = figure.data
+    cells, crosses, named = figure.data
     assert cells.z[0].tolist() == pytest.approx([1, 0, 0, -1])
     # The idle expert sits at the end of the scale, and is marked: it is less than any number there.
     assert figure.layout.coloraxis.cmin == -1 == -figure.layout.coloraxis.cmax
     assert (list(crosses.x), list(crosses.y)) == ([3], [0])
+    # It stands out from the end of the scale there, and from the page in the legend.
+    assert (crosses.marker.line.color, named.marker.line.color) == (INKS["light"].paper, INKS["light"].text)
     assert cells.customdata[0, 0].tolist() == pytest.approx([2.0, 0.5])
     assert cells.z.dtype == np.float32
 

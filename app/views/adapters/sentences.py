@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from app.sentences import and_list, count, escaped, percent
+from app.sentences import and_list, count, escaped, part_of, size
 from routing import expert_name
 
 __all__ = ["PAIRS", "of_cosines", "of_ratios", "of_relations", "of_sharing", "of_sites", "significance"]
@@ -127,15 +127,13 @@ def of_ratios(table: pd.DataFrame, *, by: str, names: Mapping[str, Sequence[str]
         return f"{escaped(str(item))} at {escaped(str(site))}"
 
     most, least = known["ratio"].idxmax(), known["ratio"].idxmin()
-    told = (
-        f"Adapters add most for {place(most)}: **{percent(known.loc[most, 'ratio'])}** of the norm that the layer gives"
-    )
+    told = f"Adapters add most for {place(most)}: **{part_of(known.loc[most, 'ratio'])}** the norm that the layer gives"
     told += _interval(known.loc[most])
     if most == least:
         return f"{told}."
     apart = known.loc[most, "ratio_low"] > known.loc[least, "ratio_high"]
     return (
-        f"{told}; least for {place(least)}, {percent(known.loc[least, 'ratio'])}{_interval(known.loc[least])}; "
+        f"{told}; least for {place(least)}, {part_of(known.loc[least, 'ratio'])} it{_interval(known.loc[least])}; "
         f"{'the intervals are apart' if apart else 'the intervals overlap, so the order may be chance'}."
     )
 
@@ -148,4 +146,4 @@ def significance(p: float) -> str:
 def _interval(row: pd.Series) -> str:
     if not np.isfinite(row["ratio_low"]):
         return ""
-    return f" (95\N{NO-BREAK SPACE}% {percent(row['ratio_low'])} to {percent(row['ratio_high'])})"
+    return f" (95\N{NO-BREAK SPACE}% {size(row['ratio_low'])} to {size(row['ratio_high'])})"

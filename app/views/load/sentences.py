@@ -9,6 +9,7 @@ from app.sentences import count, escaped, percent, times
 from routing import expert_name
 
 __all__ = [
+    "of_all_verdicts",
     "of_convergence",
     "of_passes",
     "of_positions",
@@ -37,6 +38,16 @@ def of_verdicts(verdicts: pd.DataFrame) -> str:
         if (number := int(numbers.get(level, 0)))
     ]
     return f"Of {count(len(verdicts), 'check')}, {', '.join(told)}."
+
+
+def of_all_verdicts(verdicts: pd.DataFrame) -> str:
+    """How many checks ask for something, and what each of them saw.
+
+    Args:
+        verdicts: columns level and sentence, as `load_health` orders them.
+    """
+    rows = verdicts[["level", "sentence"]].itertuples(index=False)
+    return " ".join([of_verdicts(verdicts), *(f"**{level}:** {escaped(sentence)}" for level, sentence in rows)])
 
 
 def of_worst(ranges: pd.DataFrame, *, order: str) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import streamlit as st
 
 from app import slow_answers, state
-from app.panel import data_popover, definitions_popover
+from app.panel import data_popover, definitions_popover, keep_for_report
+from app.report.parts import Panel
 from app.sentences import escaped
 from app.views.load import questions as load_questions
-from app.views.load.sentences import of_verdicts
+from app.views.load.sentences import of_all_verdicts, of_verdicts
 from routing import RoutingTrace, Selection
 
 __all__ = ["verdicts"]
@@ -50,6 +51,16 @@ def verdicts(trace: RoutingTrace, selection: Selection, *, batch_size: int) -> N
     if tables is None or tables["verdicts"].empty:
         return
     found = tables["verdicts"]
+    keep_for_report(
+        Panel(
+            title="Is the load healthy?",
+            figure=None,
+            reading=of_all_verdicts(found),
+            table=lambda: found.drop(columns="query"),
+            definitions=("load_health",),
+            key="load_health",
+        )
+    )
     with st.container(border=True, key="load_verdicts", gap="xsmall"):
         with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
             st.markdown(of_verdicts(found), width="stretch")

@@ -17,6 +17,7 @@ from app.components.token_strip import Column, Marks, Passage, Section, token_st
 from app.links import tell_lost_run
 from app.panel import data_popover, definitions_popover, empty
 from app.questions import ExpertGroups, expert_groups
+from app.views.tokens.search import asked_expert
 from app.views.tokens.sentences import change_reading, group_reading, passage_reading
 from figures.token_colors import Shading, expert_shading, group_shading, value_shading
 from routing import LayerFacts, RoutingTrace, Selection, expert_name
@@ -64,11 +65,13 @@ class Reading:
 
 
 def picked_layer(trace: RoutingTrace, selection: Selection) -> LayerFacts:
-    """The layer whose colors are shown: what the URL says, else that of a picked expert, else one in the middle."""
+    """The layer whose colors are shown: as the URL says, else of the expert looked for or picked, else a middle one."""
     facts = {each.label: each for each in _layers(trace, selection)}
     labels = list(facts)
-    wanted = selection.experts[0][0] if selection.experts else None
-    return facts[choices.chosen("layer", labels, default=wanted if wanted in facts else labels[len(labels) // 2])]
+    middle = labels[len(labels) // 2]
+    sought = asked_expert(trace, state.option("find") or "", layer=middle) if state.option("in") == "expert" else None
+    wanted = next((layer for layer, _ in (*filter(None, [sought]), *selection.experts)), middle)
+    return facts[choices.chosen("layer", labels, default=wanted if wanted in facts else middle)]
 
 
 def routing_of(trace: RoutingTrace, prompt: str, *, n_tokens: int) -> xr.Dataset:

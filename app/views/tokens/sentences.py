@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from app.sentences import and_list, escaped, percent
+from app.sentences import and_list, escaped, part_of, percent
 from figures.pieces import shown_piece
 from routing import expert_name
 
@@ -169,8 +169,8 @@ def adapters_reading(adapters: pd.DataFrame) -> str:
     made_from = known.loc[site, "key"]
     of = f", made from {escaped(str(made_from))}" if made_from else ""
     return (
-        f"The adapters add {percent(float(known['ratio'].mean()))} of the norm that they are added to on average, most "
-        f"in {escaped(site)} ({percent(float(known.loc[site, 'ratio']))}{of})."
+        f"The adapters add {part_of(float(known['ratio'].mean()))} the norm that they are added to on average, most "
+        f"in {escaped(site)} ({part_of(float(known.loc[site, 'ratio']))} it{of})."
     )
 
 

@@ -158,7 +158,7 @@ def _facts(prompt: pd.Series, tokens: pd.DataFrame, *, unit: str) -> None:
     facts = {
         "Prompt": prompt["prompt"],
         "Task": f"{prompt['task']} ({prompt['task_type']})",
-        "Tokens": f"{len(tokens)}, of which {n_generated} generated" if unit == "token" else "",
+        "Tokens": f"{len(tokens):,}, of which {n_generated:,} generated" if unit == "token" else "",
         "Target": prompt["target"],
         "Prediction": prompt["prediction"],
         "Score": "" if pd.isna(prompt["score"]) else f"{prompt['score']:.2f} {_metric(prompt)} · {_outcome(prompt)}",
