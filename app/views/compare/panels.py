@@ -24,6 +24,7 @@ from figures.curves import rank_curves
 from figures.dots import interval_dots
 from figures.lines import Track, layer_tracks
 from figures.pieces import plotly_text
+from figures.theme import PERCENT_TICKS
 from routing import RoutingTrace
 
 __all__ = [
@@ -256,7 +257,7 @@ def balance_panels(sides: Sides) -> None:
 
 
 def _share_dots(*things: Any, **options: Any) -> go.Figure:
-    return interval_dots(*things, **options).update_layout(xaxis_tickformat=".2~%")
+    return interval_dots(*things, **options).update_layout(xaxis_tickformat=PERCENT_TICKS)
 
 
 def _dots_from_zero(*things: Any, **options: Any) -> go.Figure:
