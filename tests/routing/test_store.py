@@ -177,13 +177,19 @@ def test_predictions_and_scores_may_arrive_late(tmp_path):
     assert verify_trace(tmp_path / "run") == []
 
 
+def begun_with_one_prompt(trace, path):
+    """A writer that knows one prompt of a trace and has its tokens, and their number."""
+    first = int((trace.tokens["prompt"] == 0).sum())
+    writer = TraceWriter(path, layer_facts=trace.layer_facts, n_ranks=trace.n_ranks, logits_dtype="float32")
+    writer.set_prompts(trace.prompts.iloc[:1])
+    writer.append(batch_of(trace, 0, first))
+    return writer, first
+
+
 def test_rows_of_announced_prompts_are_whole_with_the_table(tmp_path):
     trace = random_trace(seed=0, n_prompts=3)
-    first = int((trace.tokens["prompt"] == 0).sum())
-    options = {"layer_facts": trace.layer_facts, "n_ranks": trace.n_ranks, "logits_dtype": "float32"}
-    with TraceWriter(tmp_path / "late", **options) as late:
-        late.set_prompts(trace.prompts.iloc[:1])
-        late.append(batch_of(trace, 0, first))
+    late, first = begun_with_one_prompt(trace, tmp_path / "late")
+    with late:
         with pytest.raises(RecordingError, match="the table has 1 prompts"):
             late.append(batch_of(trace, first, trace.n_tokens))
         late.announce_prompts(trace.prompts["prompt"].tolist()[1:])
@@ -198,11 +204,8 @@ def test_rows_of_announced_prompts_are_whole_with_the_table(tmp_path):
 
 def test_rows_whose_table_never_came_are_no_part_of_the_trace(tmp_path):
     trace = random_trace(seed=0, n_prompts=3)
-    first = int((trace.tokens["prompt"] == 0).sum())
-    options = {"layer_facts": trace.layer_facts, "n_ranks": trace.n_ranks, "logits_dtype": "float32"}
-    with TraceWriter(tmp_path / "run", **options) as writer:
-        writer.set_prompts(trace.prompts.iloc[:1])
-        writer.append(batch_of(trace, 0, first))
+    writer, first = begun_with_one_prompt(trace, tmp_path / "run")
+    with writer:
         writer.announce_prompts(trace.prompts["prompt"].tolist()[1:])
         writer.append(batch_of(trace, first, trace.n_tokens))
     stored = open_trace(tmp_path / "run")
