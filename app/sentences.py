@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.experts import ExpertProfile
+from analysis.health import CHANCE
 from routing import expert_name
 
 __all__ = [
@@ -119,14 +120,15 @@ def of_idle(idle: pd.DataFrame, *, n_experts: int) -> str:
     """
     if idle.empty:
         return f"Every one of the {n_experts:,} experts was chosen at least once."
-    chance = float(idle["chance_idle_prompts"].max())
-    surprising = int((idle["chance_idle_prompts"] < 0.01).sum())
+    # Of all experts asked at once, as `load_health` judges.
+    chance = (idle["chance_idle_prompts"] * n_experts).clip(upper=1.0)
+    surprising, most = int((chance <= CHANCE).sum()), percent(float(chance.max()))
     verdict = (
-        "too many tokens passed for that to be chance"
+        "too many prompts passed for that to be chance"
         if surprising == len(idle)
         else f"for {surprising} of them too many prompts passed for that to be chance"
         if surprising
-        else f"but with so few prompts chance leaves an expert idle with a probability of up to {percent(chance)}"
+        else f"but with so few prompts chance leaves an expert idle with a probability of up to {most}"
     )
     return f"{count(len(idle), 'expert')} of {n_experts:,} {_was(len(idle))} never chosen; {verdict}."
 

@@ -6,6 +6,7 @@ import pytest
 
 from analysis.correlation import feature_correlation
 from analysis.experts import expert_profile
+from analysis.health import load_health
 from analysis.load import idle_experts, load_balance
 from analysis.scores import task_scores
 from analysis.specialization import specialization
@@ -53,7 +54,11 @@ def test_idle_experts_are_weighed_against_chance():
         idle_experts(few), n_experts=4
     )
     many = trace_of([[0, 1]] * 40, n_experts=4, prompts=range(40))
-    assert "too many tokens passed for that to be chance" in sentences.of_idle(idle_experts(many), n_experts=4)
+    assert "too many prompts passed for that to be chance" in sentences.of_idle(idle_experts(many), n_experts=4)
+    # Of one expert 0.004 would do; of four, as the check of the load asks, it does not.
+    some = trace_of([[0, 1]] * 8, n_experts=4, prompts=range(8))
+    assert "with so few prompts chance" in sentences.of_idle(idle_experts(some), n_experts=4)
+    assert "so few prompts" in next(each.sentence for each in load_health(some) if each.check == "idle")
     assert "Every one of the 2 experts" in sentences.of_idle(idle_experts(trace_of([[0, 1]], n_experts=2)), n_experts=2)
 
 

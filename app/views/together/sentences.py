@@ -65,7 +65,7 @@ def of_pairs(rows: pd.DataFrame, *, layer: str, names: Names, unit: str) -> str:
     together = count(int(best["n_together"]), unit)
     return (
         f"**{one}** and **{other}** are the surest pair: together in {together}, {_factor(best)} {null}. {held} "
-        "Pale pairs are within chance."
+        "Gray pairs are within chance."
     )
 
 
@@ -158,7 +158,7 @@ def of_steps(rows: pd.DataFrame, *, layer: str, next_layer: str, names: Names, u
         f"Where **{_expert(layer, best['expert'], names)}** is first, "
         f"**{_expert(next_layer, best['next_expert'], names)}** is next for {percent(best['rate'])} of the {unit}s: "
         f"{_factor(best)} what independent layers give. {held} "
-        "Pale pairs are within chance."
+        "Gray pairs are within chance."
     )
 
 

@@ -126,7 +126,7 @@ def of_runners_up(table: xr.Dataset, *, names: Mapping[str, Sequence[str]], unit
         )
     return (
         f"{count(len(rows), 'pair')} of {n_tested} tested beyond independence (false-discovery rate "
-        f"{percent(table.attrs['fdr'])}, over prompts): {'; '.join(pairs)}. Pale cells are within chance."
+        f"{percent(table.attrs['fdr'])}, over prompts): {'; '.join(pairs)}. Gray cells are within chance."
     )
 
 
